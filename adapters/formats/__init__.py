@@ -1,0 +1,1 @@
+"""Adapter files: reading them without trusting them."""

@@ -1,0 +1,1 @@
+"""HTTP only: routes, wire schemas, guards and SSE. Everything else is injected."""

@@ -1,0 +1,128 @@
+"""What crosses the boundary between the HTTP side and the device thread.
+
+Down goes ``Generate`` and, as the only other arrow, a cancellation by request id. Up come events:
+any number of ``Token``, then exactly one ``Finished`` or ``Failed``.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from server.core.errors import ServeError
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn.
+
+    ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 and ``repetition_penalty`` 1
+    switch the respective filter off. The draw at output position ``i`` is a function of ``seed``
+    and ``i`` alone, never of the row's place in the batch. Presence and frequency penalties count
+    generated tokens (OpenAI); the repetition penalty counts prompt and generated tokens (CTRL).
+    ``logprobs`` is the number of alternatives reported beside each token, None for no report.
+    """
+
+    seed: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """One row of generation: a tokenised prompt, continued by the base or by one revision.
+
+    ``revision`` is the revision id that the name was resolved to, None for the bare base.
+    ``flow`` is the fairness key (the chain's name, "" for the base). ``prompt`` is not empty;
+    ``max_tokens`` is at least 1. Generation ends with the first of ``end_tokens``, which is
+    reported in no ``Token`` event.
+    """
+
+    request_id: str
+    prompt: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling
+    end_tokens: frozenset[int]
+    revision: str | None = None
+    flow: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural-log probabilities under the model's own distribution, before any sampling filter.
+
+    ``top`` holds (token id, log-probability), best first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token."""
+
+    token: int
+    logprobs: TokenLogprobs | None = None
+
+
+class FinishReason(enum.StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"
+    """An end token was drawn."""
+    LENGTH = "length"
+    """``max_tokens`` were generated."""
+    CANCELLED = "cancelled"
+    """``cancel`` was called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a generation that ended as it should. Counts are tokens."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last event of a generation that could not go on."""
+
+    error: ServeError
+
+
+Event = Token | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot of the engine. Counts are rows, sizes bytes, times seconds."""
+
+    state: str
+    waiting: int = 0
+    prefilling: int = 0
+    decoding: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    registered_adapters: int = 0
+    resident_adapters: int = 0
+    resident_bytes: int = 0
+    adapter_budget_bytes: int = 0
+    adapter_loads: int = 0
+    adapter_evictions: int = 0
+    kv_tokens: int = 0
+    kv_budget_tokens: int = 0
+    prefill_tokens_per_s: float = 0.0
+    decode_step_s: float = 0.0
+    integrity: str = "ok"
