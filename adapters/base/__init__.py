@@ -1,0 +1,1 @@
+"""The base model: device and BLAS set-up, load, fingerprint, tokenizer and template."""
