@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class AdapterError(Exception):
-    """Something about a base, an adapter or a stage is wrong; ``str()`` says what, where, how to mend."""
+    """A base, an adapter or a stage is wrong; ``str()`` says what, where and how to mend it."""
 
 
 class BaseError(AdapterError):
