@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import subprocess
 import sys
@@ -152,5 +151,4 @@ def test_a_foreign_adapters_distribution_is_named(
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: adapters\nVersion: 1.2.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    importlib.metadata.MetadataPathFinder.invalidate_caches()
     assert adapters.foreign_distribution() == "adapters 1.2.0"
