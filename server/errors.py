@@ -1,0 +1,119 @@
+"""What each error looks like on the wire: status, type, code and, where it helps, when to retry.
+
+The keys are the qualified names of the classes in ``server.core.errors`` and ``adapters.errors``:
+names, because the HTTP side must not import adapter management. A test walks both trees and fails
+for a class without a row and for a row without a class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, TypedDict
+
+_CLIENT = "invalid_request_error"
+_SERVER = "server_error"
+_RATE = "rate_limit_error"
+
+
+class ErrorFields(TypedDict):
+    """OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorContent(TypedDict):
+    """The whole body of an error response."""
+
+    error: ErrorFields
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One row of the table.
+
+    ``retry_after_s`` becomes the Retry-After header. ``retry`` False sends ``x-should-retry:
+    false``, which the OpenAI SDK obeys where it would repeat a status by itself.
+    """
+
+    status: int
+    type: str
+    code: str
+    retry_after_s: int | None = None
+    retry: bool = True
+
+
+_CORE = "server.core.errors."
+_ADAPTERS = "adapters.errors."
+
+TABLE: Final[dict[str, Wire]] = {
+    _CORE + "ServeError": Wire(500, _SERVER, "internal_error"),
+    _CORE + "InvalidRequest": Wire(400, _CLIENT, "invalid_request"),
+    _CORE + "UnsupportedField": Wire(400, _CLIENT, "unsupported_parameter"),
+    _CORE + "TwoAdapters": Wire(400, _CLIENT, "two_adapters"),
+    _CORE + "PromptTooLong": Wire(400, _CLIENT, "context_length_exceeded"),
+    _CORE + "UnknownModel": Wire(404, _CLIENT, "model_not_found"),
+    _CORE + "RequestTooLarge": Wire(413, _CLIENT, "request_too_large"),
+    _CORE + "ForbiddenHost": Wire(421, _CLIENT, "forbidden_host"),
+    _CORE + "UnsupportedMediaType": Wire(415, _CLIENT, "unsupported_media_type"),
+    _CORE + "RouteNotFound": Wire(404, _CLIENT, "route_not_found"),
+    _CORE + "MethodNotAllowed": Wire(405, _CLIENT, "method_not_allowed"),
+    _CORE + "QueueFull": Wire(429, _RATE, "queue_full", retry_after_s=1),
+    _CORE + "DeadlineExceeded": Wire(408, _CLIENT, "deadline_exceeded", retry=False),
+    _CORE + "SlowReader": Wire(408, _CLIENT, "slow_reader", retry=False),
+    _CORE + "AdapterUnavailable": Wire(503, _SERVER, "adapter_unavailable", retry=False),
+    _CORE + "EngineFailed": Wire(503, _SERVER, "engine_failed", retry_after_s=5),
+    _CORE + "ShuttingDown": Wire(503, _SERVER, "shutting_down", retry_after_s=5),
+    _ADAPTERS + "AdapterError": Wire(500, _SERVER, "adapter_error"),
+    _ADAPTERS + "BaseError": Wire(500, _SERVER, "base_unusable"),
+    _ADAPTERS + "EmbeddedModelError": Wire(500, _SERVER, "embedded_model_unusable"),
+    _ADAPTERS + "ChatTemplateError": Wire(400, _CLIENT, "chat_template_error"),
+    _ADAPTERS + "AdapterFileError": Wire(400, _CLIENT, "adapter_file_error"),
+    _ADAPTERS + "AdapterMismatch": Wire(400, _CLIENT, "adapter_mismatch"),
+    _ADAPTERS + "AdapterTooLarge": Wire(400, _CLIENT, "adapter_too_large"),
+}
+
+_UNEXPECTED = Wire(500, _SERVER, "internal_error")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """An error as it is sent. ``headers`` are lower-case names with their values."""
+
+    status: int
+    content: ErrorContent
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def qualified_name(error_class: type[BaseException]) -> str:
+    """The key of a class in ``TABLE``."""
+    return f"{error_class.__module__}.{error_class.__qualname__}"
+
+
+def to_body(error: BaseException, *, request_id: str = "") -> ErrorBody:
+    """The wire form of ``error``.
+
+    An error outside both trees is a defect of ours: its text may hold anything, so the client gets
+    a fixed sentence with ``request_id``, under which the log has the rest.
+    """
+    for ancestor in type(error).__mro__:
+        wire = TABLE.get(qualified_name(ancestor))
+        if wire is not None:
+            return _body(wire, str(error), getattr(error, "param", None))
+    message = (
+        "The server failed on this request, which is a defect of the server. Its log has the "
+        f"details under request id {request_id or 'unknown'}; please report them."
+    )
+    return _body(_UNEXPECTED, message, None)
+
+
+def _body(wire: Wire, message: str, param: str | None) -> ErrorBody:
+    headers = {}
+    if wire.retry_after_s is not None:
+        headers["retry-after"] = str(wire.retry_after_s)
+    if not wire.retry:
+        headers["x-should-retry"] = "false"
+    fields = ErrorFields(message=message, type=wire.type, param=param, code=wire.code)
+    return ErrorBody(wire.status, ErrorContent(error=fields), headers)

@@ -1,0 +1,274 @@
+"""Every knob of the server in one frozen object, with its unit in its name.
+
+A setting is a flag of ``chainlora serve`` (``--queue-limit 64``) and an environment variable
+(``CHAINLORA_QUEUE_LIMIT=64``); the flag wins. A name that no setting has is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from server.core.names import is_chain_name
+
+EMBEDDED_NAME = "smollm2-135m"
+"""What the embedded model is called where ``served_name`` is not set (DESIGN 8)."""
+
+_PREFIX = "CHAINLORA_"
+_READ_BEFORE_SETTINGS = frozenset({"CHAINLORA_BLAS", "CHAINLORA_THREADS"})
+"""Read while MLX's libraries are being opened, long before settings exist."""
+
+
+class SettingsError(ValueError):
+    """The settings cannot be used; ``str()`` names the flag and the variable of each fault."""
+
+
+class Settings(BaseModel):
+    """What ``chainlora serve`` was asked to do. None means ``auto``: chosen from what is measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Base model: a local MLX directory or a Hugging Face id. "
+        "Default: the embedded SmolLM2-135M-Instruct.",
+    )
+    served_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Name of the base in requests and in /v1/models. Default: the hub id, the "
+        f"directory's name, or {EMBEDDED_NAME} for the embedded model.",
+    )
+    host: str = Field(default="127.0.0.1", description="Loopback address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    data_dir: Path = Field(
+        default=Path("~/.chainlora"),
+        validate_default=True,
+        description="Where the server keeps what must outlive it.",
+    )
+    adapters: tuple[tuple[str, Path], ...] = Field(
+        default=(),
+        description="NAME=DIR: serve the mlx-lm adapter directory DIR as BASE:NAME. As a flag, "
+        f"repeat it; in the variable, separate with {os.pathsep!r}.",
+    )
+    max_body_bytes: int = Field(
+        default=8 * 2**20, ge=1024, description="Largest request body; a larger one gets 413."
+    )
+    request_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Longest life of a request, from its headers to its last token.",
+    )
+    header_timeout_s: float = Field(
+        default=10.0, gt=0, description="Time that a client may take to send a request's headers."
+    )
+    body_timeout_s: float = Field(
+        default=30.0, gt=0, description="Time that a client may take to send a request's body."
+    )
+    keep_alive_timeout_s: int = Field(
+        default=5, ge=1, description="How long an idle connection stays open."
+    )
+    send_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long one chunk of a stream may wait for a slow reader before it is cut.",
+    )
+    event_queue_limit: int = Field(
+        default=1024,
+        ge=2,
+        description="Tokens that may wait for one slow reader before its request is ended.",
+    )
+    queue_limit: int = Field(
+        default=256, ge=1, description="Requests that may wait for the device; one more gets 429."
+    )
+    max_rows: int = Field(default=32, ge=1, description="Rows of a decode batch.")
+    prefill_rows: int = Field(default=8, ge=1, description="Rows of a prefill batch.")
+    prefill_block_ms: int = Field(
+        default=250, ge=1, description="Longest piece of prefill between two decode steps."
+    )
+    adapter_budget_bytes: int | None = Field(
+        default=None, ge=1, description="Memory for resident adapters; auto: from free memory."
+    )
+    kv_budget_bytes: int | None = Field(
+        default=None, ge=1, description="Memory for the KV cache; auto: from free memory."
+    )
+    cpu_float32_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="On a CPU, memory for float32 copies of the quantized matrices, which are "
+        "many times faster there; 0 keeps none; auto: a quarter of free memory.",
+    )
+    unknown_fields: Literal["ignore", "refuse"] = Field(
+        default="ignore",
+        description="A request field that nobody defines: ignore it and name it in the header "
+        "x-chainlora-ignored, or refuse the request.",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Further host names that the Host header may carry, comma-separated. "
+        "localhost and loopback addresses always may.",
+    )
+    shutdown_grace_s: float = Field(
+        default=10.0, ge=0, description="Time that running requests get to finish after SIGTERM."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe message that is logged."
+    )
+    supervise: bool = Field(
+        default=True,
+        description="Run under a small parent that restarts the server if the device fails. "
+        "Switch it off under systemd, launchd or in a container.",
+    )
+
+    @property
+    def base_name(self) -> str:
+        """The served name of the base."""
+        if self.served_name is not None:
+            return self.served_name
+        if self.model is None:
+            return EMBEDDED_NAME
+        local = Path(self.model).expanduser()
+        return local.resolve().name if local.is_dir() else self.model
+
+    @field_validator("served_name")
+    @classmethod
+    def _is_visible(cls, name: str | None) -> str | None:
+        if name is not None and not all("!" <= character <= "~" for character in name):
+            raise ValueError(f"{name!r} must be visible ASCII without spaces, as in mistral-7b")
+        return name
+
+    @field_validator("host")
+    @classmethod
+    def _is_loopback(cls, host: str) -> str:
+        try:
+            loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise ValueError(
+                f"{host!r} is not a loopback address, and API keys do not exist yet: whoever "
+                "reached it could use the server. Use 127.0.0.1, ::1 or localhost, and a tunnel "
+                "(ssh -L) or an authenticating proxy for other machines"
+            )
+        return host
+
+    @field_validator("data_dir")
+    @classmethod
+    def _is_absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @field_validator("adapters")
+    @classmethod
+    def _are_chains(cls, pairs: tuple[tuple[str, Path], ...]) -> tuple[tuple[str, Path], ...]:
+        names = [name for name, _ in pairs]
+        for name in names:
+            if not is_chain_name(name):
+                raise ValueError(
+                    f"{name!r} cannot name an adapter: letters, digits, '.', '_' and '-', at most "
+                    "64, the first a letter or digit"
+                )
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} is given twice; give each directory its own name")
+        return tuple((name, path.expanduser().absolute()) for name, path in pairs)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not host or set(host) & set(" /@*") or not host.isprintable():
+                raise ValueError(f"{host!r} is not a host name; give it without scheme and port")
+        return tuple(host.lower() for host in hosts)
+
+
+def flag_of(field: str) -> str:
+    """The flag that sets ``field``: ``--queue-limit``; ``--adapter`` for the repeatable one."""
+    return "--adapter" if field == "adapters" else f"--{field.replace('_', '-')}"
+
+
+def variable_of(field: str) -> str:
+    """The environment variable that sets ``field``."""
+    return _PREFIX + field.upper()
+
+
+def from_environment_and_flags(environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
+    """The settings that a process was started with; a flag wins over its variable.
+
+    ``flags`` has field names as keys and values as text or already typed; a flag that was not given
+    must be absent. ``adapters`` is a sequence of ``NAME=DIR``, ``allowed_hosts`` one of names.
+    Raises SettingsError for a name that no setting has and for every value that does not fit.
+    """
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(_PREFIX) or variable in _READ_BEFORE_SETTINGS:
+            continue
+        field = variable.removeprefix(_PREFIX).lower()
+        if field not in Settings.model_fields or variable != variable_of(field):
+            known = [*map(variable_of, Settings.model_fields), *_READ_BEFORE_SETTINGS]
+            raise SettingsError(
+                f"The environment variable {variable} sets nothing{_near(variable, known)}. "
+                "Unset it or correct its name."
+            )
+        values[field] = _from_text(field, text)
+    for field, value in flags.items():
+        if field not in Settings.model_fields:
+            near = _near(flag_of(field), [flag_of(name) for name in Settings.model_fields])
+            raise SettingsError(f"{flag_of(field)} sets nothing{near}.")
+        values[field] = _from_flag(field, value)
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _from_text(field: str, text: str) -> object:
+    if field == "adapters":
+        return [_pair(item) for item in text.split(os.pathsep) if item]
+    if field == "allowed_hosts":
+        return [item.strip() for item in text.split(",") if item.strip()]
+    return None if text == "auto" and _may_be_auto(field) else text
+
+
+def _from_flag(field: str, value: object) -> object:
+    if field == "adapters" and isinstance(value, list | tuple):
+        return [_pair(item) if isinstance(item, str) else item for item in value]
+    return _from_text(field, value) if isinstance(value, str) else value
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, directory = text.partition("=")
+    if not equals or not directory:
+        raise SettingsError(
+            f"{flag_of('adapters')} / {variable_of('adapters')}: {text!r} is not NAME=DIR, as in "
+            "pirate=./adapters/pirate."
+        )
+    return name, directory
+
+
+def _may_be_auto(field: str) -> bool:
+    info = Settings.model_fields[field]
+    return info.default is None and int in get_args(info.annotation)
+
+
+def _near(name: str, known: list[str]) -> str:
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def _explain(error: ValidationError) -> str:
+    faults = []
+    for fault in error.errors(include_url=False):
+        field = str(fault["loc"][0])
+        given = fault["input"]
+        shown = str(given) if isinstance(given, str | int | float | PurePath) else repr(given)
+        what = fault["msg"].removeprefix("Value error, ")
+        said = "" if fault["type"] == "value_error" else f" (given: {shown[:80]})"
+        faults.append(f"{flag_of(field)} / {variable_of(field)}: {what}{said}.")
+    return "\n".join(faults)
