@@ -30,7 +30,7 @@ class SettingsError(ValueError):
 
 
 class Settings(BaseModel):
-    """What ``chainlora serve`` was asked to do. None means ``auto``: chosen from what is measured."""
+    """What ``chainlora serve`` was asked to do. None is auto: chosen from what is measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
