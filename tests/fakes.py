@@ -1,0 +1,264 @@
+"""An engine that behaves as the real one does, without a model.
+
+Nothing here sleeps: a test holds the engine's gate, lets single steps through and waits with
+``until`` for what it needs to see. The catalog needs no fake: ``server.core.catalog`` is pure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from server.core.errors import (
+    EngineFailed,
+    InvalidRequest,
+    QueueFull,
+    ServeError,
+    ShuttingDown,
+    SlowReader,
+)
+from server.core.messages import (
+    EngineStats,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Generate,
+    Token,
+    TokenLogprobs,
+)
+
+Script = Callable[[Generate], Iterable[int]]
+"""What a row generates; the row ends with STOP where it runs out."""
+
+
+def letters(request: Generate) -> Iterator[int]:
+    """Endless lower-case letters: a function of prompt, revision and seed alone."""
+    row = repr((request.prompt, request.revision, request.sampling.seed)).encode()
+    for position in itertools.count():
+        digest = hashlib.blake2b(row + position.to_bytes(4, "big"), digest_size=1).digest()
+        yield ord("a") + digest[0] % 26
+
+
+def saying(text: str) -> Script:
+    """Every row says ``text``, byte by byte, and ends."""
+    return lambda _: text.encode()
+
+
+@dataclass(eq=False)
+class _Row:
+    request: Generate
+    tokens: Iterator[int]
+    events: deque[Event] = field(default_factory=deque)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    produced: int = 0
+    ended: bool = False
+
+
+class _Events(AsyncIterator[Event]):
+    def __init__(self, engine: FakeEngine, row: _Row) -> None:
+        self._engine, self._row, self._closed = engine, row, False
+
+    async def __anext__(self) -> Event:
+        while not self._row.events:
+            if self._closed or self._row.ended:
+                raise StopAsyncIteration
+            self._row.arrived.clear()
+            try:
+                await self._row.arrived.wait()
+            except asyncio.CancelledError:
+                await self.aclose()
+                raise
+        return self._row.events.popleft()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if not self._row.ended:
+            self._engine.cancel(self._row.request.request_id)
+        self._row.events.clear()
+
+
+class FakeEngine:
+    """The Engine port on the event loop: one token for each running row and step.
+
+    ``submitted`` and ``cancelled`` record what was asked, in order. ``refusals`` maps a revision to
+    the error that its rows fail with before their first token. ``cached_tokens`` is what every
+    Finished reports.
+    """
+
+    def __init__(
+        self,
+        *,
+        queue_limit: int = 16,
+        max_rows: int = 4,
+        event_queue_limit: int = 1024,
+        context: int = 512,
+        script: Script = letters,
+        fails_to_start: bool = False,
+    ) -> None:
+        self.submitted: list[Generate] = []
+        self.cancelled: list[str] = []
+        self.refusals: dict[str, ServeError] = {}
+        self.cached_tokens, self.script = 0, script
+        self._queue_limit, self._max_rows = queue_limit, max_rows
+        self._event_queue_limit, self._context = event_queue_limit, context
+        self._fails_to_start = fails_to_start
+        self._state = "starting"
+        self._waiting: deque[_Row] = deque()
+        self._running: list[_Row] = []
+        self._steps = self._generated = self._prompted = 0
+        self._permits: float = float("inf")
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """As the port; raises EngineFailed with ``fails_to_start``."""
+        if self._fails_to_start:
+            self._state = "failed"
+            raise EngineFailed("the device cannot start")
+        self._state = "ready"
+        self._task = asyncio.create_task(self._run())
+
+    def submit(self, request: Generate) -> AsyncIterator[Event]:
+        """As the port."""
+        if self._state == "failed":
+            raise EngineFailed("the device failed; the server is about to restart")
+        if self._state != "ready":
+            raise ShuttingDown("the server is shutting down")
+        if not request.prompt or len(request.prompt) + request.max_tokens > self._context:
+            raise InvalidRequest(f"a row holds from 1 to {self._context} tokens")
+        if len(self._waiting) >= self._queue_limit:
+            raise QueueFull(f"{self._queue_limit} requests wait already; try again in a moment")
+        row = _Row(request, iter(self.script(request)))
+        self.submitted.append(request)
+        self._waiting.append(row)
+        self._notify()
+        return _Events(self, row)
+
+    def cancel(self, request_id: str) -> None:
+        """As the port, at once."""
+        self.cancelled.append(request_id)
+        for row in self._rows():
+            if row.request.request_id == request_id:
+                self._finish(row, FinishReason.CANCELLED)
+        self._notify()
+
+    def stats(self) -> EngineStats:
+        """As the port."""
+        return EngineStats(
+            state=self._state,
+            waiting=len(self._waiting),
+            decoding=len(self._running),
+            steps=self._steps,
+            prompt_tokens=self._prompted,
+            generated_tokens=self._generated,
+        )
+
+    async def stop(self, *, grace_s: float) -> None:
+        """As the port."""
+        if self._state == "ready":
+            self._state = "draining"
+        try:
+            async with asyncio.timeout(grace_s):
+                await self.until(lambda: not self._rows())
+        except TimeoutError:
+            for row in self._rows():
+                self._finish(row, FinishReason.CANCELLED)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self._state != "failed":
+            self._state = "stopped"
+
+    def hold(self) -> None:
+        """Let no further step happen."""
+        self._permits = 0
+
+    def step(self, count: int = 1) -> None:
+        """Let ``count`` further steps happen."""
+        self._permits += count
+        self._notify()
+
+    def release(self) -> None:
+        """Let steps happen freely."""
+        self._permits = float("inf")
+        self._notify()
+
+    def poison(self) -> None:
+        """The device fails: every row ends with EngineFailed, and so does every later one."""
+        self._state = "failed"
+        for row in self._rows():
+            self._last(row, Failed(EngineFailed("the device failed; the server restarts")))
+        self._notify()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Return when ``holds()``; it is asked again after every change of the engine."""
+        while not holds():
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _rows(self) -> list[_Row]:
+        return [*self._running, *self._waiting]
+
+    async def _run(self) -> None:
+        while True:
+            await self.until(lambda: bool(self._rows()) and self._permits >= 1)
+            self._permits -= 1
+            self._step()
+            self._notify()
+            await asyncio.sleep(0)  # a real device gives the event loop time as well
+
+    def _step(self) -> None:
+        while self._waiting and len(self._running) < self._max_rows:
+            row = self._waiting.popleft()
+            self._prompted += len(row.request.prompt)
+            self._running.append(row)
+            refusal = self.refusals.get(row.request.revision or "")
+            if refusal is not None:
+                self._last(row, Failed(refusal))
+        self._steps += 1
+        for row in list(self._running):
+            self._advance(row)
+
+    def _advance(self, row: _Row) -> None:
+        token = next(row.tokens, None)
+        if token is None or token in row.request.end_tokens:
+            self._finish(row, FinishReason.STOP)
+            return
+        if len(row.events) >= self._event_queue_limit:
+            row.events.clear()
+            self._last(row, Failed(SlowReader("the client reads more slowly than tokens come")))
+            return
+        row.produced += 1
+        self._generated += 1
+        row.events.append(Token(token, self._logprobs(row.request, token)))
+        row.arrived.set()
+        if row.produced == row.request.max_tokens:
+            self._finish(row, FinishReason.LENGTH)
+
+    def _logprobs(self, request: Generate, token: int) -> TokenLogprobs | None:
+        if request.sampling.logprobs is None:
+            return None
+        ids = [token, *(ord("A") + rank for rank in range(request.sampling.logprobs))]
+        top = tuple((one, -0.5 - rank) for rank, one in enumerate(ids))
+        return TokenLogprobs(-0.5, top[: request.sampling.logprobs])
+
+    def _finish(self, row: _Row, reason: FinishReason) -> None:
+        prompt = len(row.request.prompt)
+        self._last(row, Finished(reason, prompt, row.produced, self.cached_tokens))
+
+    def _last(self, row: _Row, event: Event) -> None:
+        if row in self._running:
+            self._running.remove(row)
+        else:
+            self._waiting.remove(row)
+        row.ended = True
+        row.events.append(event)
+        row.arrived.set()
