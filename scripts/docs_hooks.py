@@ -1,0 +1,71 @@
+"""MkDocs hooks: the tables of settings and errors are read from the code and cannot drift."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+if str(Path(__file__).resolve().parent.parent) not in sys.path:
+    # The documentation builds without the project being installed.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from server.errors import TABLE
+from server.settings import Settings, flag_of, variable_of
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace the marks on a page by the tables of this module."""
+    for mark, table in {"settings": settings_table, "errors": errors_table}.items():
+        place = f"<!-- {mark} -->"
+        if place in markdown:
+            markdown = markdown.replace(place, table())
+    return markdown
+
+
+def settings_table() -> str:
+    """Flag and variable, default, meaning: one row for each setting."""
+    rows = [
+        f"| `{flag_of(name)}`<br>`{variable_of(name)}` | {_default(name)} | {_meaning(name)} |"
+        for name in Settings.model_fields
+    ]
+    return "\n".join(["| setting | default | what it does |", "| --- | --- | --- |", *rows])
+
+
+def errors_table() -> str:
+    """Code, status and meaning: one row for each class of error that reaches a client."""
+    rows = []
+    for qualified, wire in TABLE.items():
+        module, _, name = qualified.rpartition(".")
+        error = getattr(importlib.import_module(module), name)
+        first = (inspect.getdoc(error) or "").partition("\n\n")[0].partition("; ``str()``")[0]
+        meaning = " ".join(first.split())
+        again = f"; `Retry-After: {wire.retry_after_s}`" if wire.retry_after_s else ""
+        rows.append(f"| `{wire.code}` | {wire.status}{again} | {_cell(meaning)} |")
+    return "\n".join(["| code | status | meaning |", "| --- | --- | --- |", *sorted(set(rows))])
+
+
+def _default(name: str) -> str:
+    info = Settings.model_fields[name]
+    if info.default is None:
+        return "auto" if int in get_args(info.annotation) else "unset"
+    if isinstance(info.default, bool):
+        return "on" if info.default else "off"
+    return "none" if info.default == () else f"`{info.default}`"
+
+
+def _meaning(name: str) -> str:
+    info = Settings.model_fields[name]
+    if not info.description:
+        raise ValueError(
+            f"the setting {name} has no description: give it one in server/settings.py"
+        )
+    choices = [choice for choice in get_args(info.annotation) if isinstance(choice, str)]
+    listed = f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else ""
+    return _cell(info.description) + listed
+
+
+def _cell(text: str) -> str:
+    return text.replace("``", "`").replace("|", "\\|").replace("<", "&lt;")
