@@ -54,7 +54,7 @@ def tree_hash(root: Path) -> str:
     return digest.hexdigest()
 
 
-def test_files(root: Path) -> list[str]:
+def files_of_tests(root: Path) -> list[str]:
     """Every test file, as pytest would find them."""
     tracked = tracked_files(root)
     return [str(p) for p in tracked if p.parts[0] == "tests" and p.match("test_*.py")]
@@ -117,7 +117,7 @@ def run(root: Path, arguments: Sequence[str]) -> bool:
     memory = scratch / f"{hashlib.sha256(repr((tree, *arguments)).encode()).hexdigest()}.json"
     remembered = json.loads(memory.read_text()) if memory.exists() else []
     done = {row["name"]: FileResult(**row) for row in remembered}
-    names = test_files(root)
+    names = files_of_tests(root)
     for number, name in enumerate(names, start=1):
         if name in done and done[name].ok:
             print(f"[{number}/{len(names)}] {name} passed before on this tree", flush=True)
