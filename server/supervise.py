@@ -238,8 +238,6 @@ def watch_parent(fd: int, on_death: Callable[[], None]) -> None:
     ``fd`` is the number given as ``--parent-fd``. Nothing is ever written to that pipe; the end of
     file is the message. Raises OSError where ``fd`` is not open.
     """
-    os.set_inheritable(fd, False)
-
     def wait() -> None:
         while os.read(fd, 1):
             pass
