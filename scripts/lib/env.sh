@@ -19,6 +19,7 @@ suitable_python() {
 use_cuda_where_present() {
     local driver
     driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1) || return 0
+    [ -n "$driver" ] || return 0
     if [ "${driver%%.*}" -lt 580 ]; then
         echo "NVIDIA driver $driver is older than 580, which CUDA 13 needs: using the CPU." >&2
         return 0
@@ -29,14 +30,18 @@ use_cuda_where_present() {
 }
 
 need() {
-    local extras stamp key
+    local extras found stamp key compile=--compile
     extras=$(IFS=,; echo "$*")
-    "$python" -c '' 2>/dev/null || "$(suitable_python)" -m venv --clear "$root/.venv"
+    if ! "$python" -c '' 2>/dev/null; then
+        found=$(suitable_python)
+        "$found" -m venv --clear "$root/.venv"
+    fi
     stamp=$root/.venv/installed-${extras:-base}
     key="$root $("$python" -V) $(cat "$root/pyproject.toml" "$root/constraints.txt" | cksum)"
     [ "$(cat "$stamp" 2>/dev/null)" = "$key" ] && return
     echo "Installing chainlora${extras:+ with $extras} into .venv" >&2
-    "$python" -m pip install -q -c "$root/constraints.txt" -e "$root${extras:+[$extras]}"
+    [ -n "$extras" ] || compile=--no-compile # a third of the time until the first answer
+    "$python" -m pip install -q $compile -c "$root/constraints.txt" -e "$root${extras:+[$extras]}"
     use_cuda_where_present
     echo "$key" > "$stamp"
 }
