@@ -21,7 +21,7 @@ _ids = itertools.count()
 class Harness(Protocol):
     """One engine under test, made anew for each test.
 
-    ``revision`` is a registered adapter; ``context`` the longest row, prompt plus ``max_tokens``.
+    ``revision`` is a registered adapter; ``context`` the longest row, prompt and completion.
     """
 
     revision: str

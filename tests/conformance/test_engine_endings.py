@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -107,7 +108,7 @@ async def test_a_row_that_can_never_fit_is_refused_at_once(harness: Harness) -> 
     """Waiting would not make it fit."""
     async with running(harness) as engine:
         with pytest.raises(InvalidRequest):
-            engine.submit(row(harness, max_tokens=harness.context))
+            engine.submit(replace(row(harness), prompt=harness.prompt(0)[:1] * harness.context))
 
 
 async def test_a_reader_that_is_too_slow_loses_its_row_alone(harness: Harness) -> None:

@@ -1,0 +1,38 @@
+"""The HTTP side, put together: guards around routes around the parts that are given."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from server.api.failures import framework_error, invalid_parameter
+from server.api.guards import BodyLimits, Errors, Hosts, MediaTypes, RequestIds
+from server.api.parts import Parts
+from server.api.routes import admin_routes, generation_routes, health_routes, model_routes
+
+
+def create_api(parts: Parts) -> FastAPI:
+    """The ASGI application. It starts and stops nothing: ``server.app`` does that."""
+    limits = parts.limits
+    api = FastAPI(
+        middleware=[  # outermost first
+            Middleware(RequestIds, new_id=parts.new_id),
+            Middleware(Errors),
+            Middleware(Hosts, allowed=limits.allowed_hosts),
+            Middleware(MediaTypes),
+            Middleware(
+                BodyLimits, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s
+            ),
+        ],
+        exception_handlers={
+            HTTPException: framework_error,
+            RequestValidationError: invalid_parameter,
+        },
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    for routes in (generation_routes, model_routes, health_routes, admin_routes):
+        api.include_router(routes(parts))
+    return api

@@ -1,0 +1,206 @@
+"""What every request passes before a route sees it. Pure ASGI; ``create_api`` shows the order."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import re
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from sse_starlette.sse import SendTimeoutError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.api.failures import error_response
+from server.api.scope import request_id_of, set_request_id
+from server.core.errors import (
+    DeadlineExceeded,
+    ForbiddenHost,
+    InvalidRequest,
+    RequestTooLarge,
+    UnsupportedMediaType,
+)
+
+log = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+_BODY_TYPES = frozenset({"application/json", "multipart/form-data"})
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#]+)(:[0-9]{1,5})?")
+_LOOPBACK_NAME = "localhost"
+
+
+class RequestIds:
+    """Every response carries ``x-request-id``: the client's, where it is sane, else a new one."""
+
+    def __init__(self, app: ASGIApp, new_id: Callable[[], str]) -> None:
+        self._app, self._new_id = app, new_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Set the id, then add it to what is sent."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{self._new_id()}"
+        set_request_id(scope, request_id)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class Errors:
+    """Whatever is raised inside becomes an error response; nothing else about it gets out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer for whatever is raised inside."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            log.info("%s: the client is gone", request_id_of(scope))
+        except SendTimeoutError:
+            log.warning("%s: the client reads too slowly; cut", request_id_of(scope))
+        except Exception as error:  # noqa: BLE001 - the outermost place that can answer
+            close = isinstance(error, DeadlineExceeded)  # its body may still be trickling in
+            response = error_response(error, scope, {"connection": "close"} if close else None)
+            if not started:  # else returning without the end makes uvicorn close the connection
+                await response(scope, receive, send)
+
+
+class Hosts:
+    """Only requests meant for this machine: DNS rebinding and foreign web pages end here.
+
+    The Host header must name loopback or one of ``allowed``. A browser says in Origin which page
+    sends a request, and a page of another host may send none that changes anything: a form can
+    post multipart/form-data anywhere without asking first.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
+        self._app, self._allowed = app, frozenset({_LOOPBACK_NAME, *allowed})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises ForbiddenHost."""
+        if scope["type"] in ("http", "websocket"):
+            headers = Headers(scope=scope)
+            hosts = headers.getlist("host")
+            if len(hosts) != 1 or not self._is_ours(hosts[0]):
+                raise ForbiddenHost(
+                    "This server does not answer for the host in the Host header. Use localhost or "
+                    "127.0.0.1, or start the server with --allowed-hosts NAME."
+                )
+            origin = headers.get("origin")
+            writes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
+            if writes and origin is not None and not self._is_ours(_host_of(origin)):
+                raise ForbiddenHost(
+                    "A web page of another host sent this request (see its Origin header). If it "
+                    "may, start the server with --allowed-hosts NAME."
+                )
+        await self._app(scope, receive, send)
+
+    def _is_ours(self, host: str) -> bool:
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        name = match[1].strip("[]").lower()
+        try:
+            return name in self._allowed or ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
+
+
+class MediaTypes:
+    """A body must say that it is JSON or multipart; a web page cannot send JSON unasked."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises UnsupportedMediaType."""
+        if scope["type"] == "http" and scope["method"] in _BODY_METHODS:
+            headers = Headers(scope=scope)
+            given = headers.get("content-type", "").partition(";")[0].strip().lower()
+            if given not in _BODY_TYPES:
+                raise UnsupportedMediaType(
+                    "The body must be application/json (or multipart/form-data for files); say so "
+                    "in the Content-Type header."
+                )
+            if headers.get("content-encoding", "identity").lower() != "identity":
+                raise UnsupportedMediaType("The body must not be compressed.")
+        await self._app(scope, receive, send)
+
+
+class BodyLimits:
+    """A body is at most ``max_bytes`` long and arrives within ``timeout_s``."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
+        self._app, self._max_bytes, self._timeout_s = app, max_bytes, timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises RequestTooLarge at once where the length is announced, else on the way."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        self._check_announced(Headers(scope=scope).get("content-length"))
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        received = 0
+        complete = False
+
+        async def receive_within_limits() -> Message:
+            nonlocal received, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"The body did not arrive within {self._timeout_s:g} s (body_timeout_s)."
+                ) from None
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise self._too_large()
+            complete = not message.get("more_body", False)
+            return message
+
+        await self._app(scope, receive_within_limits, send)
+
+    def _check_announced(self, length: str | None) -> None:
+        if length is None:
+            return
+        if not (length.isascii() and length.isdigit()):
+            raise InvalidRequest("The Content-Length header is not a number.")
+        if int(length[:20]) > self._max_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(
+            f"The body is larger than {self._max_bytes} bytes (max_body_bytes); send less, or "
+            "start the server with a higher limit."
+        )

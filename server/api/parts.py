@@ -1,0 +1,42 @@
+"""What the HTTP side is given: it makes none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.core.ports import Catalog, Engine, Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """The settings that the HTTP side obeys; ``server.settings`` describes each."""
+
+    max_body_bytes: int
+    body_timeout_s: float
+    request_timeout_s: float
+    send_timeout_s: float
+    shutdown_grace_s: float
+    refuse_unknown_fields: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts behind the routes.
+
+    ``fingerprint`` is the constant ``system_fingerprint``. ``facts`` are shown in
+    ``/admin/engine`` beside the statistics. ``clock`` gives Unix seconds, ``new_id`` 32 characters
+    that never repeat, ``draw_seed`` an unpredictable integer below 2**64 for a request without one.
+    """
+
+    engine: Engine
+    catalog: Catalog
+    tokenizer: Tokenizer
+    limits: HttpLimits
+    fingerprint: str
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+    draw_seed: Callable[[], int]
+    facts: Callable[[], Mapping[str, Any]] = field(default=dict)

@@ -1,0 +1,1 @@
+"""What requests may hold, and how what they hold is read."""

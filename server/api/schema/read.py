@@ -1,0 +1,101 @@
+"""A request's body against its schema: the object, and the fields that nobody defines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from server.api.schema.chat import ChatRequest
+from server.api.schema.fields import UNSUPPORTED, GenerationRequest, Schema
+from server.api.strict_json import parse_object
+from server.core.errors import InvalidRequest, UnsupportedField
+
+_OWN_WORDS = {"model_type": "must be an object"}
+"""For the errors whose text speaks of Python."""
+_MOST_NAMES = 16
+_LONGEST_NAME = 64
+
+Request = TypeVar("Request", bound=GenerationRequest)
+
+
+def read_request(
+    schema: type[Request], body: bytes, *, refuse_unknown: bool
+) -> tuple[Request, tuple[str, ...]]:
+    """The request, and the names of its fields that no reference and no extension defines.
+
+    Raises UnsupportedField, TwoAdapters or InvalidRequest with the path of the first field at
+    fault, as in ``messages[0].content``; the value itself is not repeated. With
+    ``refuse_unknown`` an undefined field is at fault as well.
+    """
+    payload = parse_object(body)
+    try:
+        request = schema.model_validate(payload)
+    except ValidationError as error:
+        raise _refusal(error.errors(include_url=False, include_input=False)[0]) from None
+    _check_together(request)
+    unknown = tuple(_undefined(request, ""))
+    if unknown and refuse_unknown:
+        raise InvalidRequest(
+            f"Nobody defines the field {unknown[0]!a}; leave it out, or start the server with "
+            "unknown_fields = ignore.",
+            param=unknown[0],
+        )
+    return request, unknown
+
+
+def ignored_header(names: Sequence[str]) -> str:
+    """``names`` as the value of ``x-chainlora-ignored``: visible ASCII, cut to a sane length."""
+    shown = [quote(name[:_LONGEST_NAME], safe="[]._-") for name in names[:_MOST_NAMES]]
+    more = len(names) - len(shown)
+    return ", ".join([*shown, *([f"and {more} more"] if more else [])])
+
+
+def _check_together(request: GenerationRequest) -> None:
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequest(
+            "stream_options has no meaning without stream: true.", param="stream_options"
+        )
+    if not isinstance(request, ChatRequest):
+        return
+    if request.top_logprobs is not None and not request.logprobs:
+        raise InvalidRequest("top_logprobs needs logprobs: true.", param="top_logprobs")
+    limits = {request.max_tokens, request.max_completion_tokens} - {None}
+    if len(limits) > 1:
+        raise InvalidRequest(
+            "max_tokens and max_completion_tokens are two names of one limit and differ; give one.",
+            param="max_completion_tokens",
+        )
+
+
+def _refusal(fault: ErrorDetails) -> InvalidRequest:
+    param = _path(fault["loc"])
+    error_class = UnsupportedField if fault["type"] == UNSUPPORTED else InvalidRequest
+    what = _OWN_WORDS.get(fault["type"], fault["msg"])
+    return error_class(f"{param}: {what}.", param=param)
+
+
+def _path(loc: Sequence[str | int]) -> str:
+    path = ""
+    for step in loc:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        else:
+            path += f".{step[:_LONGEST_NAME]}" if path else step[:_LONGEST_NAME]
+    return path
+
+
+def _undefined(value: BaseModel, path: str) -> Iterator[str]:
+    for name in value.model_extra or {}:
+        yield f"{path}{name}"
+    for name in value.model_fields_set & type(value).model_fields.keys():
+        child = getattr(value, name)
+        if isinstance(child, Schema):
+            yield from _undefined(child, f"{path}{name}.")
+        elif isinstance(child, list):
+            for index, item in enumerate(child):
+                if isinstance(item, Schema):
+                    yield from _undefined(item, f"{path}{name}[{index}].")

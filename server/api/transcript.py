@@ -1,0 +1,78 @@
+"""The text of one row, piece by piece, with the token reports that belong to each piece."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.core.messages import Token, TokenLogprobs
+from server.core.ports import Detokenizer
+from server.core.text import StopMatcher
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A token's probabilities. ``offset`` is where its text begins in the row's text."""
+
+    token: int
+    offset: int
+    logprobs: TokenLogprobs
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that is certain, possibly none yet, and the reports of the tokens that begin in it."""
+
+    text: str = ""
+    reports: tuple[Report, ...] = ()
+
+
+class Transcript:
+    """Tokens to text, up to a stop string.
+
+    A report leaves with the piece in which its token's text begins; the reports of tokens that
+    begin at or after a stop string are dropped with that text.
+    """
+
+    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str]) -> None:
+        self._detokenizer = detokenizer
+        self._matcher = StopMatcher(stops)
+        self._decoded = 0
+        self._shown = 0
+        self._pending: deque[Report] = deque()
+        self.tokens = 0
+        """How many tokens were added, the one that completed a stop string among them."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self._matcher.hit
+
+    def add(self, token: Token) -> Piece:
+        """What ``token`` makes certain."""
+        self.tokens += 1
+        if token.logprobs is not None:
+            self._pending.append(Report(token.token, self._decoded, token.logprobs))
+        return self._piece(self._push(self._detokenizer.add(token.token)))
+
+    def finish(self) -> Piece:
+        """What is left when no token follows."""
+        text = self._push(self._detokenizer.finish()) + self._matcher.finish()
+        piece = self._piece(text)
+        if self.stopped:
+            return piece
+        rest = tuple(self._pending)
+        self._pending.clear()
+        return Piece(piece.text, piece.reports + rest)
+
+    def _push(self, text: str) -> str:
+        self._decoded += len(text)
+        return self._matcher.push(text)
+
+    def _piece(self, text: str) -> Piece:
+        self._shown += len(text)
+        reports = []
+        while self._pending and self._pending[0].offset < self._shown:
+            reports.append(self._pending.popleft())
+        return Piece(text, tuple(reports))
