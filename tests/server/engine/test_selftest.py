@@ -1,0 +1,68 @@
+"""The self-test must fail where the device, or our code, computes something else."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from adapters.lora import router
+from adapters.lora.routes import Mixture, Route, Row, WideRoute
+from server.engine import draw, sampling, selftest
+from server.engine.selftest import Check, run_selftest
+
+
+def test_a_sound_device_passes_every_check() -> None:
+    """Each check says what it compared."""
+    checks = run_selftest()
+    assert [check for check in checks if not check.passed] == []
+    assert all(check.detail and not check.cure for check in checks)
+
+
+def test_a_path_that_raises_fails_and_the_rest_is_still_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kernel that a device lacks does not end the self-test."""
+
+    def broken(rows: Sequence[Row]) -> Iterator[tuple[Route, Sequence[Row]]]:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setitem(selftest.ROUTES, "uniform", broken)
+    failed = _failed()
+    assert failed
+    assert all(check.name.startswith("uniform route") for check in failed)
+    assert failed[0].detail == "RuntimeError: no kernel"
+    assert failed[0].cure
+
+
+def test_draws_that_depend_on_the_place_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seeded row that draws other numbers beside other rows fails the first sampling check."""
+    counter = itertools.count()
+    monkeypatch.setattr(sampling, "uniform", lambda seed, _: draw.uniform(seed, next(counter)))
+    assert "sampling, any place in the batch" in {check.name for check in _failed()}
+
+
+def test_draws_off_the_distribution_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sampler that draws at another number than the row's own fails the second one."""
+    monkeypatch.setattr(
+        sampling, "uniform", lambda seed, position: draw.uniform(seed, position + 1)
+    )
+    assert {check.name for check in _failed()} == {"sampling, the right distribution"}
+
+
+def test_rows_that_get_each_others_adapters_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine whose mixed batches swap rows fails the comparison with rows that ran alone."""
+
+    class Reversed(WideRoute):
+        def __init__(self, rows: Sequence[Row], mixture: Mixture) -> None:
+            super().__init__(list(reversed(rows)), mixture)
+
+    monkeypatch.setattr(router, "WideRoute", Reversed)
+    failed = _failed()
+    assert [check.name for check in failed] == ["mixed batch against one row alone"]
+    assert "in the batch and" in failed[0].detail
+
+
+def _failed() -> list[Check]:
+    return [check for check in run_selftest() if not check.passed]
