@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import time
@@ -90,7 +91,7 @@ def _serve(arguments: list[str]) -> int:
         _complain(f"{foreign.text} {foreign.cure}")
         return EXIT_FAILED
     if settings.supervise:
-        return _supervise(arguments)
+        return _supervise(arguments, settings)
     if parent_fd is not None:
         _watch_parent(parent_fd, settings)
     return _serve_here(settings)
@@ -109,9 +110,13 @@ def _serve_here(settings: Settings) -> int:
         return EXIT_FAILED
 
 
-def _supervise(arguments: list[str]) -> int:
+def _supervise(arguments: list[str], settings: Settings) -> int:
     from server.supervise import RestartPolicy, Supervisor
 
+    # The form of the child's own lines: both end up in the same place.
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     command = [sys.executable, "-m", "server.cli", "serve", *arguments, "--no-supervise"]
     return Supervisor(command, policy=RestartPolicy(), clock=time.monotonic, log=_log).run()
 
@@ -260,9 +265,8 @@ def _version(arguments: list[str]) -> int:
 
 
 def _log(event: str, fields: Mapping[str, object]) -> None:
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = {"time": stamp, "logger": "server.supervise", "event": event, **fields}
-    print(json.dumps(line), file=sys.stderr, flush=True)
+    pairs = " ".join(f"{name}={json.dumps(value)}" for name, value in fields.items())
+    logging.getLogger("server.supervise").info("%s %s", event, pairs)
 
 
 def _complain(message: str) -> None:

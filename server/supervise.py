@@ -238,6 +238,8 @@ def watch_parent(fd: int, on_death: Callable[[], None]) -> None:
     ``fd`` is the number given as ``--parent-fd``. Nothing is ever written to that pipe; the end of
     file is the message. Raises OSError where ``fd`` is not open.
     """
+    os.fstat(fd)
+
     def wait() -> None:
         while os.read(fd, 1):
             pass
