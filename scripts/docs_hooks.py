@@ -28,7 +28,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def settings_table() -> str:
     """Flag and variable, default, meaning: one row for each setting."""
     rows = [
-        f"| `{flag_of(name)}`<br>`{variable_of(name)}` | {_default(name)} | {_meaning(name)} |"
+        f"| {_flags(name)}<br>`{variable_of(name)}` | {_default(name)} | {_meaning(name)} |"
         for name in Settings.model_fields
     ]
     return "\n".join(["| setting | default | what it does |", "| --- | --- | --- |", *rows])
@@ -45,6 +45,12 @@ def errors_table() -> str:
         again = f"; `Retry-After: {wire.retry_after_s}`" if wire.retry_after_s else ""
         rows.append(f"| `{wire.code}` | {wire.status}{again} | {_cell(meaning)} |")
     return "\n".join(["| code | status | meaning |", "| --- | --- | --- |", *sorted(set(rows))])
+
+
+def _flags(name: str) -> str:
+    flag = flag_of(name)
+    switch = Settings.model_fields[name].annotation is bool
+    return f"`{flag}`, `--no-{flag[2:]}`" if switch else f"`{flag}`"
 
 
 def _default(name: str) -> str:

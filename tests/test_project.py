@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from scripts.check_tree import tracked_files
+from server.cli import USAGE
+from server.settings import Settings, flag_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -58,6 +60,21 @@ def test_every_command_on_a_page_exists(page: Path) -> None:
         else:
             name = program.removeprefix(".venv/bin/")
             assert name in {*PROJECT["scripts"], *OTHER_PROGRAMS}, f"{program} is unknown"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_option_on_a_page_exists(page: Path) -> None:
+    """The commands and options of ``chainlora`` on a page are those that the program has."""
+    flags = {flag_of(name) for name in Settings.model_fields}
+    for program, *arguments in commands((ROOT / page).read_text()):
+        if program == "./scripts/serve":
+            arguments = ["serve", *arguments]
+        elif Path(program).name != "chainlora":
+            continue
+        assert f"\n  {arguments[0]} " in USAGE
+        if arguments[0] == "serve":
+            given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+            assert given - flags == set()
 
 
 def test_the_command_reader_sees_every_command_of_a_block() -> None:
