@@ -1,0 +1,1 @@
+"""The parts of the benchmarks: pure statistics, load, servers under test, charts."""

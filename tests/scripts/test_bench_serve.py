@@ -1,0 +1,187 @@
+"""The serving benchmark: its load against a real server, and what it leaves behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from scripts.bench.load import Load, LoadError, Target, prompt, run_load, trace_of
+from scripts.bench.prepare import _without_end
+from scripts.bench.servers import Running, ServerError, free_port, running
+from scripts.bench.stats import summarise
+from scripts.bench_serve import main
+from tests.live_server import live_server
+
+
+def test_prompts_differ_from_their_first_words_on() -> None:
+    """No server's prefix cache can answer one request with another's work."""
+    texts = [prompt(f"{pair}/{stream}", 40) for pair in range(20) for stream in range(16)]
+    assert len({" ".join(text.split()[:6]) for text in texts}) == len(texts)
+    assert {len(text.split()) for text in texts} == {40}
+    assert prompt("a", 40) == prompt("a", 40)
+
+
+def test_every_stream_sends_its_requests_and_models_take_turns() -> None:
+    """Request k of stream s asks model s + k, and every answer has the length asked for."""
+    with live_server(_endless, adapters=("a0", "a1")) as server:
+        target = Target(server.url, [{"model": f"tiny:a{number}"} for number in range(2)])
+        traces = run_load(target, Load(16, 2, 8, 5), seed="s", timeout_s=20)
+        asked = [request.revision for request in server.engine.submitted]
+    assert len(traces) == 32
+    assert {trace.output_tokens for trace in traces} == {5}
+    assert asked.count("rev-a0") == asked.count("rev-a1") == 16
+    sample = summarise(traces)
+    assert sample.output_tokens == 160
+    assert 0 < sample.first_token_p50_s <= sample.wall_s
+
+
+def test_an_answer_that_ends_early_is_an_error() -> None:
+    """Another length would be another load; where that is expected it is allowed."""
+    with live_server() as server:
+        load = Load(1, 1, 8, 50)
+        with pytest.raises(LoadError, match="5 tokens, not 50"):
+            run_load(Target(server.url, [{"model": "tiny"}]), load, seed="s", timeout_s=20)
+        loose = Target(server.url, [{"model": "tiny"}], exact=False)
+        assert run_load(loose, load, seed="s", timeout_s=20)[0].output_tokens == 5
+
+
+def test_a_refused_request_ends_the_load() -> None:
+    """The server's status and words are in the error."""
+    with live_server() as server:
+        target = Target(server.url, [{"model": "tiny:nobody"}])
+        with pytest.raises(LoadError, match=r"HTTP 404.*tiny:nobody"):
+            run_load(target, Load(4, 3, 8, 5), seed="s", timeout_s=20)
+
+
+def test_a_load_ends_at_its_limit() -> None:
+    """A server that accepts and never answers costs the time limit, not for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = Target(f"http://127.0.0.1:{listener.getsockname()[1]}", [{}])
+        with pytest.raises(LoadError, match=r"timed out|out of time"):
+            run_load(target, Load(2, 1, 8, 5), seed="s", timeout_s=0.2)
+
+
+def test_a_server_that_is_not_up_is_tried_until_the_limit() -> None:
+    """A refused connection is tried again, since a short backlog refuses some of many clients."""
+    target = Target(f"http://127.0.0.1:{free_port()}", [{}])
+    with pytest.raises(LoadError, match="out of time"):
+        run_load(target, Load(1, 1, 8, 5), seed="s", timeout_s=0.1)
+
+
+@pytest.mark.parametrize(
+    ("payloads", "said"),
+    [
+        ([{"choices": [{"delta": {"content": "a"}}]}], "usage"),
+        ([{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 0}}], "without text"),
+        ([{"error": {"message": "device failed"}}], "device failed"),
+    ],
+)
+def test_half_an_answer_is_no_trace(payloads: list[object], said: str) -> None:
+    """Text and a usage report are both needed, and an error in the stream is one."""
+    lines = [(1.0, f"data: {json.dumps(payload)}\n".encode()) for payload in payloads]
+    with pytest.raises(LoadError, match=said):
+        trace_of(0.0, [*lines, (2.0, b"data: [DONE]\n")])
+
+
+def test_a_server_is_ended_with_its_context(tmp_path: Path) -> None:
+    """Nothing is left behind, also where the run fails."""
+    port = free_port()
+    arguments = ["http.server", str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+    seen: list[Running] = []
+
+    def fail() -> None:
+        log = tmp_path / "log"
+        with running(arguments, port=port, ready="/", log=log, timeout_s=20) as server:
+            seen.append(server)
+            assert server.peak_bytes() > 2**20
+            raise RuntimeError("the run failed")
+
+    with pytest.raises(RuntimeError, match="the run failed"):
+        fail()
+    with pytest.raises(ProcessLookupError):
+        os.kill(seen[0].pid, 0)
+
+
+def test_a_server_that_does_not_come_up_shows_its_last_words(tmp_path: Path) -> None:
+    """The end of its output is in the error."""
+    with (
+        pytest.raises(ServerError, match=r"ended with 2[\s\S]*unrecognized arguments"),
+        running(
+            ["http.server", "--nonsense"], port=1, ready="/", log=tmp_path / "log", timeout_s=20
+        ),
+    ):
+        pass
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    """It is ended too."""
+    port = free_port()
+    arguments = ["http.server", str(port), "--bind", "127.0.0.1"]
+    with (
+        pytest.raises(ServerError, match=r"not up after 0\.3 s"),
+        running(arguments, port=port, ready="/nowhere", log=tmp_path / "log", timeout_s=0.3),
+    ):
+        pass
+
+
+def test_the_benched_model_cannot_draw_its_end_token(tmp_path: Path) -> None:
+    """Configuration and tokenizer name a token behind the last; every other file is the model's."""
+    source = tmp_path / "model"
+    source.mkdir()
+    (source / "config.json").write_text('{"eos_token_id": [0, 2], "vocab_size": 4}')
+    (source / "tokenizer_config.json").write_text('{"eos_token": "<end>"}')
+    (source / "tokenizer.json").write_text(
+        json.dumps(
+            {
+                "model": {"vocab": {"a": 0, "b": 1}},
+                "added_tokens": [{"id": 3, "content": "<end>", "special": True}],
+            }
+        )
+    )
+    (source / "model.safetensors").write_bytes(b"weights")
+    target = tmp_path / "quantized"
+    _without_end(source, target)
+    assert json.loads((target / "config.json").read_text()) == {"eos_token_id": 4, "vocab_size": 4}
+    end = json.loads((target / "tokenizer_config.json").read_text())["eos_token"]
+    added = json.loads((target / "tokenizer.json").read_text())["added_tokens"]
+    assert {"id": 4, "content": end, "special": True} in added
+    assert (target / "model.safetensors").read_bytes() == b"weights"
+    assert not (target / "generation_config.json").exists()
+
+
+def test_any_server_can_be_measured_by_its_address(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--url leaves a table, a record and a chart, and exit code 0."""
+    with live_server(_endless) as server:
+        arguments = ["--quick", "--url", server.url, "--out", str(tmp_path)]
+        code = main([*arguments, "--url-model", "tiny", "--url-model", "tiny:pirate"])
+    assert code == 0, capsys.readouterr().err
+    record = json.loads((tmp_path / "url.json").read_text())
+    ran = {each["key"] for each in record["scenarios"] if each["servers"]}
+    assert ran == {"base-1", "base-16", "eight-1", "eight-16", "prompt-base"}
+    assert "base, 16 streams" in (tmp_path / "url.md").read_text()
+    assert (tmp_path / "url.svg").read_text().startswith("<svg")
+
+
+def test_a_failed_measurement_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1 and no report for a model that the server does not have, 2 for none named."""
+    with live_server() as server:
+        arguments = ["--quick", "--url", server.url, "--out", str(tmp_path)]
+        assert main([*arguments, "--url-model", "tiny:nobody"]) == 1
+        assert main(arguments) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert "tiny:nobody" in err[0]
+    assert "--url-model" in err[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def _endless(_: object) -> itertools.cycle[int]:
+    return itertools.cycle(range(ord("a"), ord("z")))
