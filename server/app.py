@@ -1,0 +1,209 @@
+"""The composition root: builds the parts, starts and stops them in order, and serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import secrets
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from server.api.application import create_api
+from server.api.parts import HttpLimits, Parts
+from server.api.transport import http_protocol
+from server.core.catalog import NamedAdapter, StaticCatalog
+from server.core.ports import Engine, Model, Tokenizer
+from server.settings import Settings
+from server.supervise import EXIT_POISONED
+
+log = logging.getLogger(__name__)
+
+_FAREWELL_S = 10.0
+"""After the grace of a shutdown: time for the last chunks, and for the device's last step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What loading the base gives: the parts that only an implementation can make.
+
+    ``engine`` is not started yet. ``revisions`` maps each name in ``settings.adapters`` to the
+    revision id that the engine knows the directory by. ``fingerprint`` identifies base and build in
+    answers; ``facts`` gives what ``/admin/engine`` shows about device, BLAS and base.
+    """
+
+    engine: Engine
+    tokenizer: Tokenizer
+    fingerprint: str
+    revisions: Mapping[str, str]
+    facts: Callable[[], Mapping[str, Any]]
+
+
+Load = Callable[[Settings], Loaded]
+"""The seam to an engine. Raises AdapterError where base or adapters cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """The parts, wired. Start before the first request, stop after the last."""
+
+    settings: Settings
+    engine: Engine
+    api: FastAPI
+
+    async def start(self) -> None:
+        """Return when requests can be served; raise EngineFailed where the device cannot."""
+        await self.engine.start()
+
+    async def stop(self) -> None:
+        """Refuse new requests, let running ones finish within the grace, end the rest."""
+        await self.engine.stop(grace_s=self.settings.shutdown_grace_s)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the device is poisoned, so that this process must be replaced."""
+        return self.engine.stats().state == "failed"
+
+
+def build(settings: Settings, load: Load) -> Application:
+    """Every part, made and wired, none started."""
+    loaded = load(settings)
+    now = int(time.time())
+    adapters = [
+        NamedAdapter(name, loaded.revisions[name], created=now, root=directory.name)
+        for name, directory in settings.adapters
+    ]
+    catalog = StaticCatalog(Model(settings.base_name, created=now), adapters)
+    parts = Parts(
+        engine=loaded.engine,
+        catalog=catalog,
+        tokenizer=loaded.tokenizer,
+        limits=_http_limits(settings),
+        fingerprint=loaded.fingerprint,
+        clock=time.time,
+        new_id=lambda: uuid.uuid4().hex,
+        draw_seed=lambda: secrets.randbits(64),
+        facts=lambda: {**loaded.facts(), "settings": settings.model_dump(mode="json")},
+    )
+    return Application(settings, loaded.engine, create_api(parts))
+
+
+def serve(settings: Settings, load: Load) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit code: 0, or 70 after a device failure.
+
+    The address is taken before the model is loaded, so that a port in use costs no time. Raises
+    OSError for that, AdapterError and EngineFailed for a base that cannot be loaded or started.
+    """
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    with _bound_socket(settings) as listener:
+        return asyncio.run(_serve(build(settings, load), listener))
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn around one application: drains its engine while connections end.
+
+    It ends by itself when the device has failed. Unlike uvicorn's own it does not raise the signal
+    that ended it once more, so that a clean end has exit code 0.
+    """
+
+    def __init__(self, application: Application) -> None:
+        super().__init__(_uvicorn_config(application))
+        self._application = application
+        self.hung = False
+        """Whether the engine did not stop in time."""
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to end."""
+        if self._application.failed:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close idle connections, drain, and let every stream say that it ends."""
+        draining = asyncio.create_task(self._application.stop())
+        await super().shutdown(sockets)
+        try:
+            await asyncio.wait_for(draining, _FAREWELL_S)
+        except TimeoutError:
+            self.hung = True
+            log.error("the device did not stop within %g s of the drain", _FAREWELL_S)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGTERM and SIGINT meanwhile."""
+        with super().capture_signals():
+            try:
+                yield
+            finally:
+                self._captured_signals.clear()
+
+
+async def _serve(application: Application, listener: socket.socket) -> int:
+    await application.start()
+    server = HttpServer(application)
+    host, port = listener.getsockname()[:2]
+    log.info(
+        "serving %s at http://%s:%d/v1",
+        application.settings.base_name,
+        f"[{host}]" if ":" in host else host,
+        port,
+    )
+    await server.serve(sockets=[listener])
+    return EXIT_POISONED if application.failed or server.hung else 0
+
+
+def _uvicorn_config(application: Application) -> uvicorn.Config:
+    settings = application.settings
+    return uvicorn.Config(
+        application.api,
+        http=http_protocol(settings.header_timeout_s),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level=settings.log_level,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_timeout_s,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s + _FAREWELL_S),
+    )
+
+
+def _http_limits(settings: Settings) -> HttpLimits:
+    return HttpLimits(
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        request_timeout_s=settings.request_timeout_s,
+        send_timeout_s=settings.send_timeout_s,
+        shutdown_grace_s=settings.shutdown_grace_s,
+        refuse_unknown_fields=settings.unknown_fields == "refuse",
+        allowed_hosts=settings.allowed_hosts,
+    )
+
+
+@contextmanager
+def _bound_socket(settings: Settings) -> Iterator[socket.socket]:
+    """The address, taken but not listened on: clients are refused until the model is there."""
+    host, port = settings.host, settings.port
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise OSError(
+                f"Cannot listen on {host} port {port}: {error.strerror}. Another server may be "
+                "running there; stop it, or choose another --port."
+            ) from error
+        yield listener
