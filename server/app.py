@@ -21,7 +21,7 @@ from server.api.application import create_api
 from server.api.parts import HttpLimits, Parts
 from server.api.transport import http_protocol
 from server.core.catalog import NamedAdapter, StaticCatalog
-from server.core.ports import Engine, Model, Tokenizer
+from server.core.ports import Catalog, Engine, Model, Tokenizer
 from server.settings import Settings
 from server.supervise import EXIT_POISONED
 
@@ -57,6 +57,7 @@ class Application:
 
     settings: Settings
     engine: Engine
+    catalog: Catalog
     api: FastAPI
 
     async def start(self) -> None:
@@ -93,7 +94,7 @@ def build(settings: Settings, load: Load) -> Application:
         draw_seed=lambda: secrets.randbits(64),
         facts=lambda: {**loaded.facts(), "settings": settings.model_dump(mode="json")},
     )
-    return Application(settings, loaded.engine, create_api(parts))
+    return Application(settings, loaded.engine, catalog, create_api(parts))
 
 
 def serve(settings: Settings, load: Load) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from server.core.errors import InvalidRequest
@@ -77,25 +78,25 @@ def _refuse_depth() -> NoReturn:
     raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH} levels.")
 
 
-def _check_depth_and_text(value: object) -> None:
+def _check_depth_and_text(value: JsonObject) -> None:
     level: list[object] = [value]
-    depth = 0
-    while level:
-        level = [child for container in level for child in _children(container)]
-        depth += 1
-        if level and depth > MAX_DEPTH:
-            _refuse_depth()
+    for _ in range(MAX_DEPTH):
+        level = [child for container in level for child in _containers_in(container)]
+    if level:
+        _refuse_depth()
 
 
-def _children(value: object) -> Iterator[object]:
-    if isinstance(value, str):
-        _check_text(value)
-    elif isinstance(value, list):
-        yield from value
-    elif isinstance(value, dict):
-        for key in value:
-            _check_text(key)
-        yield from value.values()
+def _containers_in(container: object) -> Iterator[object]:
+    children: Iterable[object] = ()
+    if isinstance(container, dict):
+        children = itertools.chain(container.keys(), container.values())
+    elif isinstance(container, list):
+        children = container
+    for child in children:
+        if isinstance(child, str):
+            _check_text(child)
+        elif isinstance(child, dict | list):
+            yield child
 
 
 def _check_text(text: str) -> None:

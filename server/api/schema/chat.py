@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, FailFast, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field
 
 from server.api.schema.fields import (
     FalseOnly,
@@ -46,13 +46,7 @@ class TextPart(Schema):
     """One part of a message's content."""
 
     type: Annotated[str, AfterValidator(_text_part)]
-    text: str = ""
-
-    @model_validator(mode="after")
-    def _has_text(self) -> Self:
-        if "text" not in self.model_fields_set:
-            raise wrong("must have 'text'")
-        return self
+    text: str
 
 
 def _parts(content: object) -> object:
