@@ -132,7 +132,9 @@ def compare(
         if number and time.monotonic() > until:
             print(f"out of time after {number} of {pairs} pairs", flush=True)
             break
-        print(f"pair {number + 1} of {pairs}", flush=True)
+        busy = os.getloadavg()[0]
+        results.busy.append(busy)
+        print(f"pair {number + 1} of {pairs}, load average {busy:.1f}", flush=True)
         with ours(prepared, work) as server:
             measure(server, OURS, scenarios, results, f"pair {number}")
         with theirs(prepared, work, at_best=at_best) as server:

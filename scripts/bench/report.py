@@ -34,11 +34,15 @@ FIGURES = (
 
 @dataclass(slots=True)
 class Results:
-    """Samples by server and scenario, in the order of the runs, and each run's peak memory."""
+    """Samples by server and scenario, in the order of the runs, and each run's peak memory.
+
+    ``busy`` is the machine's load average when each pair began: other work on it spoils the pair.
+    """
 
     scenarios: Sequence[Scenario]
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
     peak_bytes: dict[str, list[int]] = field(default_factory=dict)
+    busy: list[float] = field(default_factory=list)
 
     def add(self, server: str, scenario: str, sample: Sample) -> None:
         """One more run of a scenario on a server."""
@@ -106,6 +110,7 @@ def as_dict(results: Results) -> dict[str, Any]:
             }
             for scenario in results.scenarios
         ],
+        "load_average_before_each_pair": results.busy,
         "own_ratios": {name: asdict(value) for name, value in own_ratios(results).items()},
         "peak_bytes": {
             server: asdict(spread(sizes)) for server, sizes in results.peak_bytes.items()
