@@ -34,7 +34,7 @@ from scripts.bench import plan, prepare  # noqa: E402
 from scripts.bench.chart import bar_chart  # noqa: E402
 from scripts.bench.load import Load, LoadError, Target, run_load  # noqa: E402
 from scripts.bench.report import FIGURES, OURS, THEIRS, Results, as_dict, bars, table  # noqa: E402
-from scripts.bench.servers import Running, ServerError, free_port, running  # noqa: E402
+from scripts.bench.servers import Running, ServerError, free_port, machine_cpu_s, running  # noqa: E402
 from scripts.bench.stats import summarise  # noqa: E402
 
 _START_S = 300.0
@@ -107,14 +107,22 @@ def measure(
         target = under_test.targets[scenario.models]
         warm = Load(1, len(target.models), 6, 2)
         run_load(target, warm, seed=f"warm {seed} {scenario.key}", timeout_s=scenario.timeout_s)
+        begin, used = time.monotonic(), _others_cpu_s(under_test.server)
         traces = run_load(
             target, scenario.load, seed=f"{seed} {scenario.key}", timeout_s=scenario.timeout_s
         )
+        used = _others_cpu_s(under_test.server) - used
+        results.disturbed.append((name, scenario.key, used / (time.monotonic() - begin)))
         sample = summarise(traces)
         results.add(name, scenario.key, sample)
         shown = ", ".join(f"{figure.name} {figure.of(sample):.3g}" for figure in FIGURES[:2])
         print(f"  {name}: {scenario.label}: {shown}", flush=True)
     results.peak_bytes.setdefault(name, []).append(under_test.server.peak_bytes())
+
+
+def _others_cpu_s(server: Running) -> float:
+    """Processor seconds of every program but the server and this one."""
+    return machine_cpu_s() - server.cpu_s() - time.process_time()
 
 
 def compare(
@@ -132,9 +140,7 @@ def compare(
         if number and time.monotonic() > until:
             print(f"out of time after {number} of {pairs} pairs", flush=True)
             break
-        busy = os.getloadavg()[0]
-        results.busy.append(busy)
-        print(f"pair {number + 1} of {pairs}, load average {busy:.1f}", flush=True)
+        print(f"pair {number + 1} of {pairs}", flush=True)
         with ours(prepared, work) as server:
             measure(server, OURS, scenarios, results, f"pair {number}")
         with theirs(prepared, work, at_best=at_best) as server:

@@ -9,6 +9,7 @@ from typing import Any
 from scripts.bench.plan import Scenario
 from scripts.bench.stats import Sample, Spread, over, ratio, spread
 
+_DISTURBED_CORES = 0.1
 OURS, THEIRS = "chainlora", "mlx_lm.server"
 
 
@@ -36,13 +37,14 @@ FIGURES = (
 class Results:
     """Samples by server and scenario, in the order of the runs, and each run's peak memory.
 
-    ``busy`` is the machine's load average when each pair began: other work on it spoils the pair.
+    ``disturbed`` says of each run how many cores other programs took on average meanwhile: a matrix
+    product whose threads wait for each other gets many times slower where one core is taken.
     """
 
     scenarios: Sequence[Scenario]
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
     peak_bytes: dict[str, list[int]] = field(default_factory=dict)
-    busy: list[float] = field(default_factory=list)
+    disturbed: list[tuple[str, str, float]] = field(default_factory=list)
 
     def add(self, server: str, scenario: str, sample: Sample) -> None:
         """One more run of a scenario on a server."""
@@ -110,7 +112,7 @@ def as_dict(results: Results) -> dict[str, Any]:
             }
             for scenario in results.scenarios
         ],
-        "load_average_before_each_pair": results.busy,
+        "disturbed": [list(each) for each in results.disturbed],
         "own_ratios": {name: asdict(value) for name, value in own_ratios(results).items()},
         "peak_bytes": {
             server: asdict(spread(sizes)) for server, sizes in results.peak_bytes.items()
@@ -136,6 +138,12 @@ def table(results: Results) -> str:
         lines.append(f"\npeak memory of {server}: {spread([size / 1e9 for size in sizes])} GB")
     for name, value in own_ratios(results).items():
         lines.append(f"\n{name}: {value}")
+    over_limit = [cores for _, _, cores in results.disturbed if cores > _DISTURBED_CORES]
+    if over_limit:
+        lines.append(
+            f"\n{len(over_limit)} of {len(results.disturbed)} runs shared the machine with other work "
+            f"(up to {max(over_limit):.1f} cores): measure again on an idle machine"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -42,6 +42,25 @@ class Running:
         )
         return int(shown.stdout) * 1024
 
+    def cpu_s(self) -> float:
+        """Processor seconds that the server has used; 0 where the system does not tell."""
+        stat = Path(f"/proc/{self.pid}/stat")
+        if not stat.exists():
+            return 0.0
+        fields = stat.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def machine_cpu_s() -> float:
+    """Processor seconds that all programs together have used; 0 where the system does not tell."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    user, nice, system, _idle, _wait, irq, softirq, *_ = map(
+        int, stat.read_text().splitlines()[0].split()[1:]
+    )
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
 
 def free_port() -> int:
     """A loopback port that was free a moment ago."""

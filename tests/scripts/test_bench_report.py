@@ -127,6 +127,15 @@ def test_the_table_and_the_record_hold_every_run() -> None:
     assert first["times_better"]["output"]["median"] == 2.0
 
 
+def test_the_table_says_where_other_work_disturbed_a_run() -> None:
+    """Figures of a machine that was not idle are marked; a quiet machine is not mentioned."""
+    results = _results()
+    results.disturbed = [(OURS, "base-1", 0.02), (THEIRS, "base-1", 0.01)]
+    assert "idle machine" not in table(results)
+    results.disturbed[1] = (THEIRS, "base-1", 1.5)
+    assert "1 of 2 runs shared the machine with other work (up to 1.5 cores)" in table(results)
+
+
 def test_the_chart_is_sound_svg_with_a_bar_for_each_number() -> None:
     """Names are escaped, and the longest bar is the largest number."""
     groups = [

@@ -12,7 +12,7 @@ import pytest
 
 from scripts.bench.load import Load, LoadError, Target, prompt, run_load, trace_of
 from scripts.bench.prepare import _without_end
-from scripts.bench.servers import Running, ServerError, free_port, running
+from scripts.bench.servers import Running, ServerError, free_port, machine_cpu_s, running
 from scripts.bench.stats import summarise
 from scripts.bench_serve import main
 from tests.live_server import live_server
@@ -105,6 +105,16 @@ def test_a_server_is_ended_with_its_context(tmp_path: Path) -> None:
         fail()
     with pytest.raises(ProcessLookupError):
         os.kill(seen[0].pid, 0)
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux tells")
+def test_work_is_counted_for_the_machine_and_for_a_process() -> None:
+    """What this process burns shows in both counts, to a clock tick."""
+    here = Running("", os.getpid())
+    before, machine_before = here.cpu_s(), machine_cpu_s()
+    while here.cpu_s() < before + 0.1:
+        sum(range(10_000))
+    assert machine_cpu_s() - machine_before >= 0.05
 
 
 def test_a_server_that_does_not_come_up_shows_its_last_words(tmp_path: Path) -> None:
