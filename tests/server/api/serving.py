@@ -76,12 +76,43 @@ class Served:
         assert isinstance(catalog, StaticCatalog)
         return catalog.pinned()
 
-    async def raw(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection of its own on which ``data`` has been sent."""
+    async def idle(self) -> None:
+        """Wait until no request is being worked on; a response may arrive a moment before."""
+        while self.server.server_state.tasks:
+            await asyncio.wait(set(self.server.server_state.tasks))
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of its own, for what no HTTP client would send."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(data)
-        await writer.drain()
-        return reader, writer
+        try:
+            yield Connection(reader, writer)
+        finally:
+            writer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Bytes to and from the server."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        """Send ``data`` and keep the connection open."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[int, dict[str, Any]]:
+        """Status and JSON body of the next response."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("ascii").lower()
+        length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
+        body = json.loads(await self.reader.readexactly(length))
+        return int(head.split()[1]), body
+
+    async def closed(self) -> bool:
+        """Wait for the server to close; whether it said nothing more."""
+        return await self.reader.read() == b""
 
 
 def chat(**fields: Any) -> dict[str, Any]:
@@ -106,7 +137,7 @@ async def serving(engine: FakeEngine | None = None, **changes: Any) -> AsyncIter
         await application.start()
         await server.startup([listener])
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=25) as http:
                 yield Served(http, engine, application, server, port)
         finally:
             for one in server.servers:
