@@ -15,7 +15,7 @@ from server.api.parts import Parts
 from server.api.respond import GenerationResponse
 from server.api.schema.chat import ChatRequest
 from server.api.schema.completions import CompletionRequest
-from server.api.schema.fields import GenerationRequest
+from server.api.schema.fields import MODEL_LENGTH, GenerationRequest
 from server.api.schema.read import ignored_header, read_request
 from server.api.wire import Body, encode, model_row
 from server.core.errors import EngineFailed, ShuttingDown, UnknownModel
@@ -67,10 +67,10 @@ def model_routes(parts: Parts) -> APIRouter:
         for listed in parts.catalog.models():
             if listed.id == name:
                 return _json(model_row(listed))
+        if len(name) > MODEL_LENGTH:
+            raise UnknownModel(f"No model's name is longer than {MODEL_LENGTH}.", param="model")
         with parts.catalog.pin(name):  # says why the name does not work, if it does not
-            raise UnknownModel(
-                f"The model {name[:200]!a} can be used but is not listed.", param="model"
-            )
+            raise UnknownModel(f"The model {name!a} can be used but is not listed.", param="model")
 
     return router
 

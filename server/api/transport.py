@@ -37,7 +37,8 @@ class ImpatientProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """The request is answered, possibly before it has been sent to its end."""
         super().on_response_complete()
-        if self._is_idle() and self.conn.their_state is h11.SEND_BODY:
+        begun = self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]
+        if self._is_idle() and begun:
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

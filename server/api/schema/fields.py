@@ -19,6 +19,9 @@ from server.core.names import ONE_ADAPTER
 UNSUPPORTED = "unsupported"
 """Type of the validation errors that become UnsupportedField."""
 
+MODEL_LENGTH = 512
+"""Characters of a model's name, which errors repeat."""
+
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 _MAX_STOPS = 4
 _MAX_STOP_LENGTH = 256
@@ -117,7 +120,7 @@ TextOnly = Annotated[Any, AfterValidator(_must_be_text_only)]
 FalseOnly = Annotated[Any, AfterValidator(_must_be_false)]
 OneOnly = Annotated[Annotated[int, Field(ge=1, le=128)] | None, AfterValidator(_must_be_one)]
 ModelField = Annotated[
-    Annotated[str, Field(min_length=1, max_length=512)], BeforeValidator(_one_model)
+    Annotated[str, Field(min_length=1, max_length=MODEL_LENGTH)], BeforeValidator(_one_model)
 ]
 NoAdapters = Annotated[Any, AfterValidator(_no_adapters)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
