@@ -73,7 +73,7 @@ def _chunks(tensor: Tensor) -> Iterator[bytes]:
 def _read_json(file: Path) -> dict[str, Any]:
     content = json.loads(file.read_bytes())
     if not isinstance(content, dict):
-        raise ValueError(f"{file} is not a JSON object")
+        raise BaseError(f"{file} is not a JSON object: fetch or convert the model again.")
     return content
 
 
