@@ -123,6 +123,15 @@ class HttpServer(uvicorn.Server):
         self.hung = False
         """Whether the engine did not stop in time."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and tell where."""
+        await super().startup(sockets)
+        name = self._application.settings.base_name
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            log.info("serving %s at http://%s:%d/v1", name, shown, port)
+
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to end."""
         if self._application.failed:
@@ -152,13 +161,6 @@ class HttpServer(uvicorn.Server):
 async def _serve(application: Application, listener: socket.socket) -> int:
     await application.start()
     server = HttpServer(application)
-    host, port = listener.getsockname()[:2]
-    log.info(
-        "serving %s at http://%s:%d/v1",
-        application.settings.base_name,
-        f"[{host}]" if ":" in host else host,
-        port,
-    )
     await server.serve(sockets=[listener])
     return EXIT_POISONED if application.failed or server.hung else 0
 
