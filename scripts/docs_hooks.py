@@ -1,4 +1,4 @@
-"""MkDocs hooks: the tables of settings and errors are read from the code and cannot drift."""
+"""MkDocs hooks: tables of settings, errors and fields, read from the code so they cannot drift."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ if str(Path(__file__).resolve().parent.parent) not in sys.path:
     # The documentation builds without the project being installed.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from server.api.schema.chat import ChatRequest
+from server.api.schema.completions import CompletionRequest
+from server.api.schema.fields import GenerationRequest, NoAdapters, Unsupported
 from server.errors import TABLE
 from server.settings import Settings, flag_of, variable_of
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the marks on a page by the tables of this module."""
-    for mark, table in {"settings": settings_table, "errors": errors_table}.items():
+    tables = {"settings": settings_table, "errors": errors_table, "fields": fields_table}
+    for mark, table in tables.items():
         place = f"<!-- {mark} -->"
         if place in markdown:
             markdown = markdown.replace(place, table())
@@ -45,6 +49,22 @@ def errors_table() -> str:
         again = f"; `Retry-After: {wire.retry_after_s}`" if wire.retry_after_s else ""
         rows.append(f"| `{wire.code}` | {wire.status}{again} | {_cell(meaning)} |")
     return "\n".join(["| code | status | meaning |", "| --- | --- | --- |", *sorted(set(rows))])
+
+
+def fields_table() -> str:
+    """Which fields each generating route takes, and which it refuses by name."""
+    rows = []
+    refused = (Unsupported.__metadata__[0], NoAdapters.__metadata__[0])
+    schemas: dict[str, type[GenerationRequest]] = {
+        "chat/completions": ChatRequest,
+        "completions": CompletionRequest,
+    }
+    for route, schema in schemas.items():
+        columns: dict[bool, list[str]] = {False: [], True: []}
+        for name, info in schema.model_fields.items():
+            columns[any(item in refused for item in info.metadata)].append(f"`{name}`")
+        rows.append(f"| `/v1/{route}` | {', '.join(columns[False])} | {', '.join(columns[True])} |")
+    return "\n".join(["| route | takes | refuses by name |", "| --- | --- | --- |", *rows])
 
 
 def _flags(name: str) -> str:
