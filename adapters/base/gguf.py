@@ -15,6 +15,15 @@ import mlx.core as mx
 
 from adapters.errors import BaseError
 
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+"""What a converted model consists of."""
+
 _BLOCK_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -36,7 +45,7 @@ _CONTROL = 3  # GGUF's token type of special tokens; its only other one here is 
 
 
 def convert_llama(gguf: Path, directory: Path) -> None:
-    """Write ``gguf`` as config, weights and tokenizer into the existing ``directory``.
+    """Write ``gguf`` as ``MODEL_FILES`` into the existing ``directory``.
 
     Reads llama models with a byte-level BPE vocabulary whose digits stand alone ("smollm"); raises
     BaseError for any other. Runs MLX on the calling thread. Only for files whose content is known:
