@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,9 @@ def commands(text: str) -> Iterator[list[str]]:
                 command = []
 
 
-def requirement_names() -> set[str]:
-    """Every distribution that pyproject names, in base dependencies and extras."""
-    optional = [item for extra in PROJECT["optional-dependencies"].values() for item in extra]
+def requirement_names(*extras: str) -> set[str]:
+    """The distributions that pyproject names in its base dependencies and in these extras."""
+    optional = [item for extra in extras for item in PROJECT["optional-dependencies"][extra]]
     wanted = [*PROJECT["dependencies"], *optional]
     return {re.split(r"[\[<>=!~; ]", item)[0].lower() for item in wanted}
 
@@ -114,7 +115,37 @@ def test_constraints_are_exact_versions_and_nothing_else() -> None:
 def test_every_dependency_is_pinned() -> None:
     """What pyproject names, constraints.txt pins."""
     pinned = re.findall(r"^([^=]+)==", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
-    assert requirement_names() - {name.lower().replace("_", "-") for name in pinned} == set()
+    wanted = requirement_names(*PROJECT["optional-dependencies"])
+    assert wanted - {name.lower().replace("_", "-") for name in pinned} == set()
+
+
+def imports_of(folder: str) -> set[str]:
+    """Top-level names that the Python files of a folder import, standard library left out."""
+    names: set[str] = set()
+    for path in tracked_files(ROOT):
+        if path.suffix == ".py" and path.parts[0] == folder:
+            for node in ast.walk(ast.parse((ROOT / path).read_text())):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - {*SHIPPED, "tests"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [("server", []), ("adapters", []), ("scripts", ["test", "docs"]), ("tests", ["test"])],
+)
+def test_what_the_code_imports_is_declared(folder: str, extras: list[str]) -> None:
+    """A package that only another package brings along can vanish with that one's next release."""
+    declared = requirement_names(*extras)
+    distributions = {**packages_distributions(), "pydantic_core": ["pydantic"]}
+    undeclared = {
+        name
+        for name in imports_of(folder)
+        if declared.isdisjoint(item.lower() for item in distributions[name])
+    }
+    assert undeclared == set()
 
 
 def test_nothing_pins_torch() -> None:
