@@ -87,11 +87,11 @@ def _quantized(model: Any) -> list[tuple[str, Any]]:
 
 
 def _set(model: Module, path: str, layer: Module) -> None:
-    *parents, name = path.split(".")
+    *parents, last = path.split(".")
     holder: Any = model
     for part in parents:
-        holder = holder[int(part)] if part.isdigit() else holder[part]
-    holder[name] = layer
+        holder = holder[int(part) if isinstance(holder, list) else part]
+    holder[int(last) if isinstance(holder, list) else last] = layer
 
 
 def _take_over(target: Module, layer: Module, *, dense: bool) -> None:

@@ -70,9 +70,9 @@ def resolve_model(name: str | None, data_dir: Path, *, progress: Progress | None
     if name is None:
         return ensure_embedded(data_dir, progress=progress)
     directory = Path(name).expanduser()
-    if directory.is_dir():
+    if name and directory.is_dir():
         return directory.resolve()
-    if directory.exists():
+    if name and directory.exists():
         raise BaseError(f"{name!r} is a file: give the model's directory instead.")
     if not _HUB_ID.fullmatch(name):
         raise BaseError(
