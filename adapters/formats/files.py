@@ -1,0 +1,49 @@
+"""Reading files that are not trusted, and keeping written ones through a power cut."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from adapters.errors import AdapterFileError
+
+
+def read_bytes(file: Path, *, most: int) -> bytes:
+    """The bytes of a plain file of at most ``most`` bytes.
+
+    One descriptor is opened, checked and read, so that nobody can put another file in between.
+    Raises AdapterFileError for what is missing, larger, a link or no plain file.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(file, flags)
+    except (OSError, ValueError) as error:
+        raise AdapterFileError(f"{file} cannot be read: {_reason(file, error)}.") from error
+    with os.fdopen(handle, "rb") as stream:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise AdapterFileError(f"{file} is no plain file; give the directory of an adapter.")
+        # One byte more than allowed: a file may grow while it is read.
+        data = stream.read(most + 1) if status.st_size <= most else b""
+        if max(status.st_size, len(data)) > most:
+            raise AdapterFileError(
+                f"{file} has {max(status.st_size, len(data))} bytes, at most {most} are read. Give "
+                "the adapter's own file, not a model's."
+            )
+    return data
+
+
+def sync(path: Path) -> None:
+    """Make a file's bytes, or a directory's entries, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _reason(file: Path, error: OSError | ValueError) -> str:
+    if file.is_symlink():
+        return "it is a symbolic link; put the file itself there"
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
