@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from server.core.errors import (
@@ -31,6 +31,7 @@ from server.core.messages import (
     Token,
     TokenLogprobs,
 )
+from server.core.ports import Events
 
 Script = Callable[[Generate], Iterable[int]]
 """What a row generates; the row ends with STOP where it runs out."""
@@ -59,9 +60,12 @@ class _Row:
     ended: bool = False
 
 
-class _Events(AsyncIterator[Event]):
+class _Events:
     def __init__(self, engine: FakeEngine, row: _Row) -> None:
         self._engine, self._row, self._closed = engine, row, False
+
+    def __aiter__(self) -> _Events:
+        return self
 
     async def __anext__(self) -> Event:
         while not self._row.events:
@@ -123,7 +127,7 @@ class FakeEngine:
         self._state = "ready"
         self._task = asyncio.create_task(self._run())
 
-    def submit(self, request: Generate) -> AsyncIterator[Event]:
+    def submit(self, request: Generate) -> Events:
         """As the port."""
         if self._state == "failed":
             raise EngineFailed("the device failed; the server is about to restart")

@@ -145,9 +145,7 @@ class _Row:
         """End the row in the engine if it still runs."""
         if not self._ended:
             self._engine.cancel(self._request.request_id)
-        aclose = getattr(self._events, "aclose", None)
-        if aclose is not None:
-            await aclose()
+        await self._events.aclose()
 
     async def _next(self) -> Event:
         async with self._deadline.watch():

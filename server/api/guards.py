@@ -19,7 +19,6 @@ from server.api.scope import request_id_of, set_request_id
 from server.core.errors import (
     DeadlineExceeded,
     ForbiddenHost,
-    InvalidRequest,
     RequestTooLarge,
     UnsupportedMediaType,
 )
@@ -167,7 +166,7 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._check_announced(Headers(scope=scope).get("content-length"))
+        self._check_announced(Headers(scope=scope).get("content-length", ""))
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         received = 0
         complete = False
@@ -191,12 +190,9 @@ class BodyLimits:
 
         await self._app(scope, receive_within_limits, send)
 
-    def _check_announced(self, length: str | None) -> None:
-        if length is None:
-            return
-        if not (length.isascii() and length.isdigit()):
-            raise InvalidRequest("The Content-Length header is not a number.")
-        if int(length[:20]) > self._max_bytes:
+    def _check_announced(self, length: str) -> None:
+        """What is no number announces nothing, and the body is counted as it comes."""
+        if length.isdecimal() and int(length[:20]) > self._max_bytes:
             raise self._too_large()
 
     def _too_large(self) -> RequestTooLarge:

@@ -10,6 +10,22 @@ from typing import Any, Protocol
 from server.core.messages import EngineStats, Event, Generate
 
 
+class Events(Protocol):
+    """A row's events, in order, for one reader."""
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        """Itself."""
+        ...
+
+    async def __anext__(self) -> Event:
+        """The next event; StopAsyncIteration after the last one."""
+        ...
+
+    async def aclose(self) -> None:
+        """Read no further; a row that still runs is cancelled. Waits for nothing."""
+        ...
+
+
 class Engine(Protocol):
     """Rows in, events out. One conformance suite runs on every implementation."""
 
@@ -17,7 +33,7 @@ class Engine(Protocol):
         """Return when requests can be submitted; raise EngineFailed where the device cannot."""
         ...
 
-    def submit(self, request: Generate) -> AsyncIterator[Event]:
+    def submit(self, request: Generate) -> Events:
         """Queue a row now and return its events; the last one is Finished or Failed.
 
         Must be called on the event loop that ``start`` ran on. Raises QueueFull, ShuttingDown,

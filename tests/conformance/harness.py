@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import anyio
 
 from server.core.messages import Event, Finished, Generate, Sampling, Token
-from server.core.ports import Engine
+from server.core.ports import Engine, Events
 from tests.fakes import FakeEngine
 
 GREEDY = Sampling(seed=1, temperature=0.0)
@@ -112,7 +112,7 @@ async def running(
             await engine.stop(grace_s=0)
 
 
-async def drain(events: AsyncIterator[Event]) -> list[Event]:
+async def drain(events: Events) -> list[Event]:
     """Every event to the last."""
     return [event async for event in events]
 
@@ -134,8 +134,3 @@ def rows_in(engine: Engine) -> int:
     """Rows that the engine still has."""
     stats = engine.stats()
     return stats.waiting + stats.prefilling + stats.decoding
-
-
-async def close(events: AsyncIterator[Event]) -> None:
-    """Close an iterator early, as ``contextlib.aclosing`` does."""
-    await events.aclose()  # type: ignore[attr-defined]

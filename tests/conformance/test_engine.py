@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
-from server.core.messages import Event, Finished, FinishReason, Sampling, Token
+from server.core.messages import Finished, FinishReason, Sampling, Token
+from server.core.ports import Events
 from tests.conformance.harness import (
     GREEDY,
     Harness,
@@ -89,7 +89,7 @@ async def test_rows_of_one_flow_run_in_the_order_in_which_they_were_submitted(
     """First come, first served."""
     ended: list[int] = []
 
-    async def note(number: int, events: AsyncIterator[Event]) -> None:
+    async def note(number: int, events: Events) -> None:
         await drain(events)
         ended.append(number)
 

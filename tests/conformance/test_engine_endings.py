@@ -11,7 +11,6 @@ from server.core.errors import EngineFailed, InvalidRequest, QueueFull, Shutting
 from server.core.messages import Failed, Finished, FinishReason, Token
 from tests.conformance.harness import (
     Harness,
-    close,
     drain,
     eventually,
     row,
@@ -72,7 +71,7 @@ async def test_closing_an_iterator_early_cancels_its_row(harness: Harness, read:
         events = engine.submit(row(harness, max_tokens=harness.context - 12))
         for _ in range(read):
             await anext(events)
-        await close(events)
+        await events.aclose()
         await eventually(lambda: rows_in(engine) == 0)
         assert engine.stats().generated_tokens < harness.context - 12
         assert [event async for event in events] == []
@@ -87,7 +86,7 @@ async def test_a_cancelled_reader_cancels_its_row(harness: Harness) -> None:
         await asyncio.sleep(0)
         reader.cancel()
         await asyncio.wait([reader])
-        await close(events)
+        await events.aclose()
         harness.release()
         await eventually(lambda: rows_in(engine) == 0)
 

@@ -12,7 +12,8 @@ import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.core.errors import AdapterUnavailable
-from tests.fakes import FakeEngine
+from tests.fake_tokenizer import FakeTokenizer
+from tests.fakes import FakeEngine, saying
 from tests.server.api.serving import (
     BASE,
     PIRATE,
@@ -234,3 +235,26 @@ async def test_a_defect_in_a_running_stream_leaks_nothing_either() -> None:
         await server.idle()
     assert last["error"]["code"] == "internal_error"
     assert "range" not in last["error"]["message"]
+
+
+async def test_a_device_that_fails_after_the_stop_string_spoils_no_answer() -> None:
+    """The text was complete; only the cached tokens are unknown."""
+
+    class Fragile(FakeEngine):
+        def cancel(self, request_id: str) -> None:
+            self.poison()
+
+    engine = Fragile(script=saying("one two"))
+    engine.hold()
+    engine.step(4)
+    async with serving(engine) as server:
+        response = await server.chat(stop=" ")
+    assert response.json()["choices"][0]["message"]["content"] == "one"
+
+
+async def test_a_prompt_without_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some tokenizers make nothing of some texts; the engine has nothing to start from."""
+    monkeypatch.setattr(FakeTokenizer, "encode", lambda *_: [])
+    async with serving() as server:
+        response = await server.complete()
+    assert (response.status_code, error_of(response)["param"]) == (400, "prompt")

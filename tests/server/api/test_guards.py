@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from fastapi import HTTPException
 
 from server.api.transport import ImpatientProtocol
+from server.core.errors import ForbiddenHost
 from tests.fakes import FakeEngine, saying
 from tests.server.api.serving import chat, error_of, serving
 
@@ -124,3 +127,37 @@ async def test_the_deadline_for_headers_ends_with_the_headers() -> None:
         assert (await server.http.post("/v1/chat/completions", json=chat())).status_code == 200
         assert connection._waiting is None
         assert set(server.server.server_state.connections) == {connection}
+
+
+async def test_a_later_route_s_errors_keep_the_shape_too() -> None:
+    """FastAPI's own 422 would repeat the value, and its other errors have a shape of their own."""
+
+    async def probe(limit: int) -> None:
+        raise HTTPException(418, "no coffee")
+
+    async with serving() as server:
+        server.application.api.add_api_route("/probe", probe)
+        invalid = await server.http.get("/probe", params={"limit": "s3cret"})
+        teapot = await server.http.get("/probe", params={"limit": "1"})
+    assert (invalid.status_code, error_of(invalid)["param"]) == (400, "limit")
+    assert "s3cret" not in invalid.text
+    assert (teapot.status_code, error_of(teapot)["message"]) == (400, "no coffee")
+
+
+async def test_what_is_not_http_passes_the_guards_for_http() -> None:
+    """Lifespan has no headers; a websocket has, and its host is checked as any other's."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup" if not sent else "lifespan.shutdown"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async with serving() as server:
+        api = server.application.api
+        await api({"type": "lifespan", "state": {}}, receive, send)
+        socket = {"type": "websocket", "path": "/x", "headers": [(b"host", b"evil.test")]}
+        with pytest.raises(ForbiddenHost):
+            await api(socket, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
