@@ -100,8 +100,11 @@ class WindowDetokenizer:
     """For any tokenizer: decodes the tokens since the last complete text, with that text before.
 
     The text before is needed because a decoder may treat a token differently where a text begins.
-    A window stays some tokens long, since it moves on whenever a character is complete.
+    A window stays a few tokens long, since it moves on whenever a character is complete, and at the
+    latest after ``_LONGEST`` tokens, which no character takes.
     """
+
+    _LONGEST = 16
 
     def __init__(self, decode: Callable[[list[int]], str]) -> None:
         self._decode = decode
@@ -112,7 +115,7 @@ class WindowDetokenizer:
         """The text that is complete with ``token``; empty while its last character is not."""
         self._pending.append(token)
         text = self._new_text()
-        if not text or text.endswith("\ufffd"):
+        if (not text or text.endswith("\ufffd")) and len(self._pending) < self._LONGEST:
             return ""
         self._context, self._pending = self._pending, []
         return text

@@ -71,9 +71,12 @@ def _chunks(tensor: Tensor) -> Iterator[bytes]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    content = json.loads(file.read_bytes())
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise BaseError(f"{file} is not JSON ({error}): fetch the model again.") from error
     if not isinstance(content, dict):
-        raise BaseError(f"{file} is not a JSON object: fetch or convert the model again.")
+        raise BaseError(f"{file} is not a JSON object: fetch the model again.")
     return content
 
 
