@@ -29,3 +29,7 @@ class AdapterFileError(AdapterError):
 
 class AdapterMismatch(AdapterError):
     """The adapter does not fit this base: no module matches, or a shape contradicts it."""
+
+
+class AdapterTooLarge(AdapterError):
+    """The adapter alone exceeds ``adapter_budget_bytes``."""

@@ -102,9 +102,10 @@ def _serve_here(settings: Settings) -> int:
     from adapters.errors import AdapterError
     from server.app import serve
     from server.core.errors import ServeError
+    from server.loading import load_parts
 
     try:
-        return serve(settings)
+        return serve(settings, load_parts)
     except (AdapterError, ServeError, OSError) as error:
         _complain(str(error))
         return EXIT_FAILED

@@ -59,7 +59,9 @@ def parse(model: str, *, served_name: str) -> ModelName:
     chain, at, pin = rest.partition("@")
     parts = re.split(r"[,:+]", rest)
     if len(parts) > 1 and all(is_chain_name(part.partition("@")[0]) for part in parts):
-        raise TwoAdapters(f"The model {model!r} names {len(parts)} adapters; {ONE_ADAPTER}", param="model")
+        raise TwoAdapters(
+            f"The model {model!r} names {len(parts)} adapters; {ONE_ADAPTER}", param="model"
+        )
     if not is_chain_name(chain):
         raise _unknown(model, served_name, "not a chain name")
     if not at:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 
@@ -122,9 +123,7 @@ class BatchSampler:
         self._drawing = [index for index, each in enumerate(settings) if each.temperature > 0]
         self._filters = _Filters([settings[index] for index in self._drawing])
         penalised = [index for index, each in enumerate(settings) if _has_penalty(each)]
-        self._penalties = (
-            _Penalties(rows, penalised, vocabulary, pending) if penalised else None
-        )
+        self._penalties = _Penalties(rows, penalised, vocabulary, pending) if penalised else None
         self._bias = _Bias(rows) if any(each.logit_bias for each in settings) else None
         self._reporting = [i for i, each in enumerate(settings) if each.logprobs is not None]
         self._alternatives = [each.logprobs or 0 for each in settings]
@@ -197,12 +196,13 @@ class Report:
         """By row; waits for the device."""
         if not self.rows:
             return {}
-        chosen = self.arrays[0][:, 0].tolist()
+        chosen: Any = self.arrays[0][:, 0].tolist()
         if len(self.arrays) == 1:
             return {
                 row: TokenLogprobs(value, ()) for row, value in zip(self.rows, chosen, strict=True)
             }
-        ids, values = self.arrays[1].tolist(), self.arrays[2].tolist()
+        ids: Any = self.arrays[1].tolist()
+        values: Any = self.arrays[2].tolist()
         return {
             row: TokenLogprobs(chosen[i], tuple(zip(ids[i], values[i], strict=True))[:most])
             for i, (row, most) in enumerate(zip(self.rows, self.alternatives, strict=True))

@@ -65,7 +65,8 @@ def load_random_model() -> LoadedModel:
         model.set_dtype(dtype)
         use_float32_layers(model, dense=True)
     mx.eval(model.parameters())
-    return LoadedModel(model, _VOCABULARY, mx.float32 if dtype is None else dtype)
+    name = "float32" if dtype is None else str(dtype).removeprefix("mlx.core.")
+    return LoadedModel(model, _VOCABULARY, name)
 
 
 class RandomAdapters:

@@ -1,0 +1,108 @@
+"""The decode batch: one token for every row and step, one step ahead of the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from server.core.messages import Token
+from server.engine.rows import Forward, Row, merge
+from server.engine.sampling import BatchSampler, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A token that a row drew."""
+
+    row: Row
+    token: Token
+
+
+class DecodeBatch:
+    """Rows that decode together, whichever adapter each has.
+
+    A step starts the forward over the tokens drawn last, then reads those tokens while the device
+    works. So a row that ends has computed one token too many, and nothing waits for Python.
+    """
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self.rows: list[Row] = []
+        self._caches: list[Any] = []
+        self._inputs = mx.array([], mx.uint32)
+        self._report = Report((), ())
+        self._fresh: set[Row] = set()
+        self._stale = True
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Add rows whose caches hold all but their last token."""
+        if not rows:
+            return
+        joining = merge([row.caches for row in rows if row.caches is not None])
+        if self.rows:
+            for mine, theirs in zip(self._caches, joining, strict=True):
+                mine.extend(theirs)
+        else:
+            self._caches = joining
+        last = mx.array([row.tokens[-1] for row in rows], mx.uint32)
+        self._inputs = mx.concatenate([self._inputs, last])
+        for row in rows:
+            row.caches = None
+        self.rows.extend(rows)
+        self._fresh.update(rows)
+        self._stale = True
+
+    def leave(self, rows: Sequence[Row]) -> None:
+        """Remove rows; tokens that they drew and nobody read are dropped."""
+        keep = [index for index, row in enumerate(self.rows) if row not in rows]
+        if len(keep) == len(self.rows):
+            return
+        if keep:
+            for cache in self._caches:
+                cache.filter(keep)
+            self._inputs = self._inputs[mx.array(keep)]
+        else:
+            self._caches = []
+            self._inputs = mx.array([], mx.uint32)
+        self._report = self._report.keep(keep)
+        self.rows = [self.rows[index] for index in keep]
+        self._fresh.intersection_update(self.rows)
+        self._stale = True
+
+    def step(self) -> list[Drawn]:
+        """Start the next token of every row and return the tokens that were started before.
+
+        A row that has just joined has none yet.
+        """
+        if self._stale:
+            self._compose()
+        inputs, report = self._inputs, self._report
+        logits = self._forward(inputs[:, None], self._caches, self._route)[:, -1]
+        positions = [len(row.generated) + (row not in self._fresh) for row in self.rows]
+        tokens, self._report = self._sampler.sample(logits, positions)
+        self._inputs = tokens.astype(mx.uint32)
+        start: Any = mx.async_eval
+        start(self._inputs, *self._report.arrays)
+        values: Any = inputs.tolist()
+        logprobs = report.read()
+        drawn = [
+            Drawn(row, Token(values[index], logprobs.get(index)))
+            for index, row in enumerate(self.rows)
+            if row not in self._fresh
+        ]
+        self._fresh.clear()
+        return drawn
+
+    def _compose(self) -> None:
+        """Plan route and sampler for the present rows."""
+        adapters = [row.adapter for row in self.rows]
+        self._route = self._forward.router.plan(adapters, long=False)
+        fresh = mx.array([row in self._fresh for row in self.rows])
+        pending = mx.where(fresh, mx.array(-1), self._inputs.astype(mx.int32))
+        self._sampler = BatchSampler(
+            [row.sampling_row() for row in self.rows], self._forward.vocabulary, pending
+        )
+        self._stale = False

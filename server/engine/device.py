@@ -1,0 +1,64 @@
+"""What the device thread owns, and the numbers that it works by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlx.nn.layers.base import Module
+
+from adapters.formats.mlx_lm import AdapterFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the engine: counts of rows, tokens, bytes and seconds.
+
+    ``reserve_tokens`` is what a row without a short ``max_tokens`` is reserved beyond its prompt;
+    where rows grow past the KV budget, the youngest is preempted and computed again later.
+    """
+
+    max_rows: int
+    prefill_rows: int
+    prefill_block_s: float
+    queue_limit: int
+    event_queue_limit: int
+    adapter_budget_bytes: int
+    kv_budget_tokens: int
+    reserve_tokens: int = 512
+    most_prefill_tokens: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """The base on the device: module tree, output width, and its compute type's name."""
+
+    model: Module
+    vocabulary: int
+    dtype: str
+
+
+LoadModel = Callable[[], LoadedModel]
+"""Loads the base; called once, on the device thread."""
+
+
+class AdapterSource(Protocol):
+    """Where adapters come from."""
+
+    def read(self, revision: str) -> AdapterFiles:
+        """The revision's arrays in host memory; raises AdapterError or OSError. Any thread."""
+        ...
+
+    def registered(self) -> int:
+        """How many adapters there are."""
+        ...
+
+
+Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+"""Shapes of (A, B) by module path."""
+
+
+def shapes_of(files: AdapterFiles) -> Shapes:
+    """What ``Router.check`` compares with the base."""
+    return {path: (a.shape, b.shape) for path, (a, b) in files.tensors.items()}

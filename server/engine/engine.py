@@ -1,0 +1,162 @@
+"""The Engine port on MLX: hands rows to the device thread and events back to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import mlx.core as mx
+
+from server.core.errors import EngineFailed, InvalidRequest, QueueFull, ServeError, ShuttingDown
+from server.core.messages import EngineStats, Event, Failed, Generate
+from server.engine.device import AdapterSource, Limits, LoadModel
+from server.engine.stream import RowStream
+from server.engine.worker import Cancel, Message, Stop, Worker
+
+log = logging.getLogger(__name__)
+
+
+class MlxEngine:
+    """Implements ``server.core.ports.Engine`` with one device thread.
+
+    ``load`` runs on that thread. After an exception there the engine is poisoned: every row gets
+    Failed(EngineFailed), so does every later submit, and ``on_failure`` is called once.
+    """
+
+    def __init__(
+        self,
+        load: LoadModel,
+        limits: Limits,
+        source: AdapterSource,
+        *,
+        on_failure: Callable[[EngineFailed], None] = lambda _: None,
+    ) -> None:
+        self._load = load
+        self._limits = limits
+        self._source = source
+        self._on_failure = on_failure
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._streams: dict[str, RowStream] = {}
+        self._refusal: ServeError | None = ShuttingDown("The engine has not been started.")
+        self._state = "stopped"
+        self._worker: Worker | None = None
+        self._thread: threading.Thread | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def start(self) -> None:
+        """Load the base and return when rows can be submitted; raise EngineFailed otherwise."""
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._state = "loading"
+        self._thread.start()
+        await self._ready
+        self._refusal = None
+        self._state = "ready"
+
+    def submit(self, request: Generate) -> RowStream:
+        """Queue a row and return its events; see the port for what it raises."""
+        if self._refusal is not None:
+            raise self._refusal
+        limits = self._limits
+        if len(request.prompt) >= limits.kv_budget_tokens:
+            raise InvalidRequest(
+                f"The prompt has {len(request.prompt)} tokens; the KV cache holds "
+                f"{limits.kv_budget_tokens}. Shorten it, or raise kv_budget_bytes."
+            )
+        if len(self._streams) >= limits.max_rows + limits.queue_limit:
+            raise QueueFull(
+                f"{limits.queue_limit} requests wait already. Try again in a moment, or raise "
+                "queue_limit."
+            )
+        stream = RowStream(
+            limit=limits.event_queue_limit, abandon=lambda: self._abandon(request.request_id)
+        )
+        self._streams[request.request_id] = stream
+        self._empty.clear()
+        self._inbox.put(request)
+        return stream
+
+    def cancel(self, request_id: str) -> None:
+        """Ask for the end of a row; unknown and ended rows are no error."""
+        self._inbox.put(Cancel(request_id))
+
+    def stats(self) -> EngineStats:
+        """The device thread's last snapshot."""
+        worker = self._worker
+        if worker is None:
+            return EngineStats(state=self._state)
+        return replace(worker.stats, state=self._state)
+
+    async def stop(self, *, grace_s: float) -> None:
+        """Drain for ``grace_s`` seconds, cancel what is left, end the device thread."""
+        if self._thread is None:
+            return
+        if self._refusal is None:
+            self._refusal = ShuttingDown("The server is shutting down; send the request again.")
+            self._state = "draining"
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._empty.wait()
+        except TimeoutError:
+            for request_id in list(self._streams):
+                self.cancel(request_id)
+            await self._empty.wait()
+        self._inbox.put(Stop())
+        await asyncio.to_thread(self._thread.join)
+        self._thread = None
+        if self._state != "failed":
+            self._state = "stopped"
+
+    def _run(self) -> None:
+        """The device thread. Its last line keeps the process from aborting at exit."""
+        try:
+            self._worker = Worker(
+                self._load(), self._limits, self._source, self._inbox, self._publish
+            )
+            self._loop.call_soon_threadsafe(self._ready.set_result, None)
+            self._worker.run()
+        except Exception as error:
+            log.exception("the device thread failed")
+            self._loop.call_soon_threadsafe(self._poison, error)
+        finally:
+            mx.clear_streams()
+
+    def _publish(self, events: Sequence[tuple[str, Event]]) -> None:
+        self._loop.call_soon_threadsafe(self._deliver, events)
+
+    def _deliver(self, events: Sequence[tuple[str, Event]]) -> None:
+        for request_id, event in events:
+            stream = self._streams.get(request_id)
+            if stream is None:
+                continue
+            stream.push(event)
+            if stream.ended:
+                self._forget(request_id)
+
+    def _abandon(self, request_id: str) -> None:
+        """The reader is gone: free the row now, forget the stream at once."""
+        self._forget(request_id)
+        self.cancel(request_id)
+
+    def _forget(self, request_id: str) -> None:
+        self._streams.pop(request_id, None)
+        if not self._streams:
+            self._empty.set()
+
+    def _poison(self, error: Exception) -> None:
+        failure = EngineFailed(
+            f"The engine failed ({type(error).__name__}: {error}). The server restarts it; send "
+            "the request again."
+        )
+        self._refusal = failure
+        self._state = "failed"
+        self._deliver([(request_id, Failed(failure)) for request_id in list(self._streams)])
+        if not self._ready.done():
+            self._ready.set_exception(failure)
+        self._on_failure(failure)

@@ -1,0 +1,89 @@
+"""Prompts, computed in pieces that several rows of different chains may share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from server.core.schedule import plan_prefill
+from server.engine.rows import Forward, Row, merge
+
+
+class Prefill:
+    """Rows whose prompts are being computed. The row that was served last goes to the back."""
+
+    def __init__(self, forward: Forward, *, most_rows: int) -> None:
+        self._forward = forward
+        self._most_rows = most_rows
+        self.rows: list[Row] = []
+
+    def add(self, row: Row) -> None:
+        """Start a row; its adapter is resident."""
+        row.caches = self._forward.make_caches()
+        self.rows.append(row)
+
+    def remove(self, row: Row) -> None:
+        """Forget a row and its cache."""
+        self.rows.remove(row)
+        row.caches = None
+
+    def run(self, budget: int) -> int:
+        """Compute one piece of at most ``budget`` tokens; the number of prompt tokens computed."""
+        waiting = [row for row in self.rows if row.to_prefill]
+        if not waiting:
+            return 0
+        piece = plan_prefill(
+            [row.to_prefill for row in waiting], budget=budget, most_rows=self._most_rows
+        )
+        chosen = [waiting[index] for index in piece.rows]
+        chosen.sort(key=lambda row: id(row.adapter))
+        lengths = [min(row.to_prefill, piece.tokens_per_row) for row in chosen]
+        self._compute(chosen, lengths)
+        self.rows = [row for row in self.rows if row not in chosen] + chosen
+        return sum(lengths)
+
+    def take_done(self) -> list[Row]:
+        """Remove and return the rows that are ready to decode."""
+        done = [row for row in self.rows if not row.to_prefill]
+        self.rows = [row for row in self.rows if row.to_prefill]
+        return done
+
+    def _compute(self, rows: list[Row], lengths: list[int]) -> None:
+        route = self._forward.router.plan([row.adapter for row in rows], long=True)
+        pieces = [
+            list(row.tokens[row.cached : row.cached + length])
+            for row, length in zip(rows, lengths, strict=True)
+        ]
+        if len(rows) == 1:
+            caches = _caches(rows[0])
+            self._forward(mx.array(pieces), caches, route)
+            mx.eval([cache.state for cache in caches])
+        else:
+            self._compute_together(rows, pieces, route)
+        for row, length in zip(rows, lengths, strict=True):
+            row.cached += length
+
+    def _compute_together(self, rows: list[Row], pieces: list[list[int]], route: Any) -> None:
+        """Pad on the right, let the caches roll the padding away, hand each row its own cache."""
+        longest = max(len(piece) for piece in pieces)
+        padding = [longest - len(piece) for piece in pieces]
+        caches = merge([_caches(row) for row in rows])
+        for cache in caches:
+            if any(padding):
+                cache.prepare(lengths=[len(piece) for piece in pieces], right_padding=padding)
+        tokens = mx.array([piece + [0] * pad for piece, pad in zip(pieces, padding, strict=True)])
+        self._forward(tokens, caches, route)
+        for cache in caches:
+            if any(padding):
+                cache.finalize()
+        mx.eval([cache.state for cache in caches])
+        for index, row in enumerate(rows):
+            row.caches = [cache.extract(index) for cache in caches]
+        mx.eval([cache.state for row in rows for cache in _caches(row)])
+
+
+def _caches(row: Row) -> list[Any]:
+    if row.caches is None:
+        raise RuntimeError(f"row {row.request.request_id} has no cache")
+    return row.caches

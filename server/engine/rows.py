@@ -1,0 +1,79 @@
+"""A row of the engine and the forward that all rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+from mlx.nn.layers.base import Module
+from mlx_lm.models.cache import make_prompt_cache
+
+from adapters.lora import ResidentAdapter, Router
+from adapters.lora.routes import Route
+from server.core.messages import Generate
+from server.engine.sampling import SamplingRow
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """One generation in progress; device thread only.
+
+    ``tokens`` must be in the KV cache before the next token can be drawn: the prompt, and after a
+    preemption also what was generated before it. The first ``cached`` of them are in ``caches``,
+    one cache per layer, which the row owns until it joins a decode batch.
+    """
+
+    request: Generate
+    tokens: tuple[int, ...]
+    adapter: ResidentAdapter | None = None
+    caches: list[Any] | None = None
+    cached: int = 0
+    generated: list[int] = field(default_factory=list)
+
+    @property
+    def to_prefill(self) -> int:
+        """Tokens left before the last one, which the first decode step computes."""
+        return len(self.tokens) - 1 - self.cached
+
+    @property
+    def length(self) -> int:
+        """Tokens that the row holds in a KV cache while it decodes."""
+        return len(self.request.prompt) + len(self.generated)
+
+    def sampling_row(self) -> SamplingRow:
+        """What the sampler must know."""
+        return SamplingRow(self.request.sampling, self.request.prompt, self.generated)
+
+    def rewind(self) -> None:
+        """Give up the KV cache; prompt and generated tokens are to be computed again."""
+        self.tokens = (*self.request.prompt, *self.generated)
+        self.caches = None
+        self.cached = 0
+        self.adapter = None
+
+
+class Forward:
+    """The base model with its routed layers."""
+
+    def __init__(self, model: Module, router: Router, vocabulary: int) -> None:
+        self._model = model
+        self.router = router
+        self.vocabulary = vocabulary
+
+    def __call__(self, tokens: mx.array, caches: Sequence[Any], route: Route) -> mx.array:
+        """Logits (rows, length, vocab) of ``tokens`` (rows, length); extends ``caches`` lazily."""
+        with self.router.routing(route):
+            logits: mx.array = self._model(tokens, cache=caches)
+        return logits
+
+    def make_caches(self) -> list[Any]:
+        """Empty caches for one row, one per layer."""
+        caches: list[Any] = make_prompt_cache(self._model)
+        return caches
+
+
+def merge(caches: Sequence[Sequence[Any]]) -> list[Any]:
+    """The layers' batch caches of several rows' own caches."""
+    return [layer[0].merge(list(layer)) for layer in zip(*caches, strict=True)]

@@ -1,0 +1,266 @@
+"""The device thread's work: everything that touches MLX, one step at a time."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from adapters.lora import AdapterBank, Router
+from server.core.errors import AdapterUnavailable
+from server.core.messages import EngineStats, Event, Failed, Finished, FinishReason, Generate
+from server.core.schedule import Candidate, FairQueue, PrefillPace, Room
+from server.engine.decode import DecodeBatch
+from server.engine.device import AdapterSource, Limits, LoadedModel
+from server.engine.loader import AdapterLoader, Loaded, LoadFailed
+from server.engine.prefill import Prefill
+from server.engine.residency import Residency
+from server.engine.rows import Forward, Row
+
+_RATE_PROBE_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End a row early."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the thread."""
+
+
+Message = Generate | Cancel | Stop | Loaded | LoadFailed
+Publish = Callable[[Sequence[tuple[str, Event]]], None]
+
+
+class Worker:
+    """Owns the model, the bank and all rows, and advances them step by step.
+
+    Made and used on the device thread alone. Messages come in through ``inbox``; after each step
+    ``publish`` gets the step's events in order.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        limits: Limits,
+        source: AdapterSource,
+        inbox: queue.SimpleQueue[Message],
+        publish: Publish,
+    ) -> None:
+        self._limits = limits
+        self._source = source
+        self._inbox = inbox
+        self._publish = publish
+        router = Router(loaded.model)
+        dtype: mx.Dtype = getattr(mx, loaded.dtype)
+        self._forward = Forward(loaded.model, router, loaded.vocabulary)
+        self._bank = AdapterBank(router, budget_bytes=limits.adapter_budget_bytes, dtype=dtype)
+        self._loader = AdapterLoader(source, router.check, inbox.put)
+        self._residency = Residency(self._bank, self._loader)
+        self._rows: dict[str, Row] = {}
+        self._waiting = FairQueue()
+        self._prefill = Prefill(self._forward, most_rows=limits.prefill_rows)
+        self._decode = DecodeBatch(self._forward)
+        self._events: list[tuple[str, Event]] = []
+        self._steps = self._prompt_tokens = self._generated_tokens = 0
+        self._step_s = 0.0
+        self._pace = PrefillPace(
+            block_s=limits.prefill_block_s,
+            tokens_per_s=self._measure_prefill(),
+            most_tokens=limits.most_prefill_tokens,
+        )
+        self.stats = self._snapshot()
+
+    def run(self) -> None:
+        """Work until Stop. Any exception that leaves this method means a poisoned engine."""
+        try:
+            while self._receive():
+                self._start_rows()
+                self._advance_prompts()
+                self._advance_tokens()
+                self._deliver()
+        finally:
+            self._loader.close()
+
+    def _receive(self) -> bool:
+        """Take every message; wait for one where there is nothing else to do."""
+        while True:
+            try:
+                message = self._inbox.get(block=not self._prefill.rows and not self._decode.rows)
+            except queue.Empty:
+                return True
+            if isinstance(message, Stop):
+                return False
+            self._take(message)
+            if self._inbox.empty():
+                return True
+
+    def _take(self, message: Generate | Cancel | Loaded | LoadFailed) -> None:
+        match message:
+            case Generate():
+                row = Row(message, message.prompt)
+                self._rows[message.request_id] = row
+                self._waiting.push(self._candidate(row))
+            case Cancel():
+                if message.request_id in self._rows:
+                    self._finish(self._rows[message.request_id], FinishReason.CANCELLED)
+            case Loaded():
+                self._residency.arrived(message)
+            case LoadFailed():
+                self._residency.failed(message.revision)
+                self._refuse(message.revision, message.reason)
+
+    def _start_rows(self) -> None:
+        """Make wanted adapters resident, then admit the rows that are ready and fit."""
+        if not len(self._waiting):
+            return
+        wanted = [self._rows[each.request_id].request.revision for each in self._waiting.rows()]
+        for revision, reason in self._residency.commit(wanted).items():
+            self._refuse(revision, reason)
+        for candidate in self._waiting.take(self._room(), self._is_ready):
+            row = self._rows[candidate.request_id]
+            row.adapter = self._residency.acquire(row.request.revision)
+            self._prefill.add(row)
+        self._residency.want(
+            self._rows[each.request_id].request.revision for each in self._waiting.rows()
+        )
+
+    def _advance_prompts(self) -> None:
+        """Compute one piece of prefill and move finished prompts into the decode batch."""
+        if not self._prefill.rows:
+            return
+        began = time.perf_counter()
+        tokens = self._prefill.run(self._pace.budget(rows_decoding=len(self._decode.rows)))
+        self._pace.observe(tokens=tokens, seconds=time.perf_counter() - began)
+        self._prompt_tokens += tokens
+        self._decode.join(self._prefill.take_done())
+
+    def _advance_tokens(self) -> None:
+        """Run one decode step and end the rows that are through."""
+        self._preempt()
+        if not self._decode.rows:
+            return
+        began = time.perf_counter()
+        drawn = self._decode.step()
+        self._steps += 1
+        self._step_s += 0.1 * (time.perf_counter() - began - self._step_s)
+        self._generated_tokens += len(drawn)
+        for each in drawn:
+            row, request = each.row, each.row.request
+            if each.token.token in request.end_tokens:
+                self._finish(row, FinishReason.STOP)
+                continue
+            row.generated.append(each.token.token)
+            self._events.append((request.request_id, each.token))
+            if len(row.generated) >= request.max_tokens or self._is_at_limit(row):
+                self._finish(row, FinishReason.LENGTH)
+
+    def _deliver(self) -> None:
+        events, self._events = self._events, []
+        self.stats = self._snapshot()
+        if events:
+            self._publish(events)
+
+    def _preempt(self) -> None:
+        """While the batch outgrows the KV budget, put its youngest row back to wait."""
+        while len(self._decode.rows) > 1:
+            rows = self._decode.rows
+            longest = max(row.length for row in rows) + 1
+            if len(rows) * longest <= self._limits.kv_budget_tokens:
+                return
+            youngest = rows[-1]
+            self._decode.leave([youngest])
+            self._residency.release(youngest.request.revision)
+            youngest.rewind()
+            self._waiting.push_front(self._candidate(youngest))
+
+    def _is_at_limit(self, row: Row) -> bool:
+        return row.length >= self._limits.kv_budget_tokens
+
+    def _is_ready(self, candidate: Candidate) -> bool:
+        return self._residency.ready(self._rows[candidate.request_id].request.revision)
+
+    def _candidate(self, row: Row) -> Candidate:
+        request = row.request
+        left = min(request.max_tokens - len(row.generated), self._limits.reserve_tokens)
+        return Candidate(request.request_id, request.flow, len(row.tokens), len(row.tokens) + left)
+
+    def _room(self) -> Room:
+        running = [*self._prefill.rows, *self._decode.rows]
+        longest = max((self._candidate(row).expected for row in running), default=0)
+        limits = self._limits
+        return Room(limits.max_rows - len(running), limits.kv_budget_tokens, len(running), longest)
+
+    def _refuse(self, revision: str, reason: str) -> None:
+        """Fail every waiting row of a revision that cannot be made resident."""
+        for candidate in self._waiting.rows():
+            row = self._rows[candidate.request_id]
+            if row.request.revision == revision:
+                self._end(row, Failed(AdapterUnavailable(reason, param="model")))
+
+    def _finish(self, row: Row, reason: FinishReason) -> None:
+        self._end(row, Finished(reason, len(row.request.prompt), len(row.generated)))
+
+    def _end(self, row: Row, event: Finished | Failed) -> None:
+        """The only way out: wherever the row is, it leaves, and its last event is ``event``."""
+        request = row.request
+        del self._rows[request.request_id]
+        if not self._waiting.remove(request.request_id):
+            if row in self._prefill.rows:
+                self._prefill.remove(row)
+            else:
+                self._decode.leave([row])
+            self._residency.release(request.revision)
+        self._events.append((request.request_id, event))
+
+    def _measure_prefill(self) -> float:
+        """Tokens per second of one short prompt, the second time it runs."""
+        seconds = 1.0
+        for _ in range(2):
+            began = time.perf_counter()
+            caches = self._forward.make_caches()
+            tokens = mx.zeros((1, _RATE_PROBE_TOKENS), mx.int32)
+            self._forward(tokens, caches, self._forward.router.plan([None], long=True))
+            mx.eval([cache.state for cache in caches])
+            seconds = time.perf_counter() - began
+        return _RATE_PROBE_TOKENS / seconds
+
+    def _integrity(self) -> str:
+        """What must hold while nothing runs; "ok" or what does not."""
+        if self._rows:
+            return "ok"
+        if self._bank.in_use:
+            return f"{self._bank.in_use} adapters are held by no row"
+        if self._decode.rows or self._prefill.rows or len(self._waiting):
+            return "rows are left that nobody asked for"
+        return "ok"
+
+    def _snapshot(self) -> EngineStats:
+        rows = self._decode.rows
+        return EngineStats(
+            state="ready",
+            waiting=len(self._waiting),
+            prefilling=len(self._prefill.rows),
+            decoding=len(rows),
+            steps=self._steps,
+            prompt_tokens=self._prompt_tokens,
+            generated_tokens=self._generated_tokens,
+            registered_adapters=self._source.registered(),
+            resident_adapters=len(self._bank),
+            resident_bytes=self._bank.nbytes,
+            adapter_budget_bytes=self._bank.budget_bytes,
+            adapter_loads=self._bank.loads,
+            adapter_evictions=self._bank.evictions,
+            kv_tokens=len(rows) * max((row.length for row in rows), default=0),
+            kv_budget_tokens=self._limits.kv_budget_tokens,
+            prefill_tokens_per_s=self._pace.tokens_per_s,
+            decode_step_s=self._step_s,
+            integrity=self._integrity(),
+        )
