@@ -25,7 +25,7 @@ from adapters.errors import EmbeddedModelError
 
 def greedy(model: Any, prompt: list[int], ends: frozenset[int]) -> list[int]:
     """The greedy continuation of ``prompt``, at most 12 tokens, without an end token."""
-    drawn = (token for token, _ in generate_step(mx.array(prompt), model, max_tokens=12))
+    drawn: Any = (token for token, _ in generate_step(mx.array(prompt), model, max_tokens=12))
     return list(itertools.takewhile(lambda token: token not in ends, drawn))
 
 
