@@ -23,6 +23,11 @@ class Residency:
         self._loader = loader
         self._in_host: dict[str, Loaded] = {}
 
+    @property
+    def has_loaded(self) -> bool:
+        """Whether a revision in host memory waits to be committed."""
+        return bool(self._in_host)
+
     def ready(self, revision: str | None) -> bool:
         """Whether a row of ``revision`` may start; the bare base always may."""
         return revision is None or revision in self._bank

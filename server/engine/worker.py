@@ -93,7 +93,7 @@ class Worker:
         """Take every message; wait for one where there is nothing else to do."""
         while True:
             try:
-                message = self._inbox.get(block=not self._prefill.rows and not self._decode.rows)
+                message = self._inbox.get(block=self._is_idle())
             except queue.Empty:
                 return True
             if isinstance(message, Stop):
@@ -101,6 +101,12 @@ class Worker:
             self._take(message)
             if self._inbox.empty():
                 return True
+
+    def _is_idle(self) -> bool:
+        """Whether only a message can bring work: nothing runs, and nothing that waits can start."""
+        if self._prefill.rows or self._decode.rows or self._residency.has_loaded:
+            return False
+        return not any(self._is_ready(candidate) for candidate in self._waiting.rows())
 
     def _take(self, message: Generate | Cancel | Loaded | LoadFailed) -> None:
         match message:
