@@ -213,8 +213,8 @@ def write_texts(out: Path, tokenizer: Tokenizer) -> None:
 def make_adapter(base: Path, out: Path, recipe: Recipe) -> None:
     """Train one adapter on ``base`` and write it to ``out``, an mlx-lm adapter directory."""
     model, tokenizer = mlx_lm.load(str(base))[:2]
+    model.set_dtype(mx.float32)  # first: 16-bit scales would round the dequantized weights
     model = dequantize_model(model)
-    model.set_dtype(mx.float32)
     model.freeze()
     mx.random.seed(SEED)
     lora = {"rank": recipe.rank, "scale": recipe.scale, "dropout": 0.0, "keys": list(recipe.keys)}
@@ -234,8 +234,8 @@ def report(base: Path, adapter: Path | None, questions: Sequence[str], *, tokens
     model, tokenizer = mlx_lm.load(
         str(base), adapter_path=None if adapter is None else str(adapter)
     )[:2]
-    model = dequantize_model(model)
     model.set_dtype(mx.float32)
+    model = dequantize_model(model)
     margins: list[float] = []
     shown = ""
     for question in questions:
