@@ -141,8 +141,8 @@ def table(results: Results) -> str:
     over_limit = [cores for _, _, cores in results.disturbed if cores > _DISTURBED_CORES]
     if over_limit:
         lines.append(
-            f"\n{len(over_limit)} of {len(results.disturbed)} runs shared the machine with other work "
-            f"(up to {max(over_limit):.1f} cores): measure again on an idle machine"
+            f"\n{len(over_limit)} of {len(results.disturbed)} runs shared the machine with other "
+            f"work (up to {max(over_limit):.1f} cores): measure again on an idle machine"
         )
     return "\n".join(lines) + "\n"
 
