@@ -20,17 +20,21 @@ def read_bytes(file: Path, *, most: int) -> bytes:
         handle = os.open(file, flags)
     except (OSError, ValueError) as error:
         raise AdapterFileError(f"{file} cannot be read: {_reason(file, error)}.") from error
-    with os.fdopen(handle, "rb") as stream:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise AdapterFileError(f"{file} is no plain file; give the directory of an adapter.")
         # One byte more than allowed: a file may grow while it is read.
-        data = stream.read(most + 1) if status.st_size <= most else b""
-        if max(status.st_size, len(data)) > most:
-            raise AdapterFileError(
-                f"{file} has {max(status.st_size, len(data))} bytes, at most {most} are read. Give "
-                "the adapter's own file, not a model's."
-            )
+        with os.fdopen(handle, "rb", closefd=False) as stream:
+            data = stream.read(most + 1) if status.st_size <= most else b""
+    finally:
+        os.close(handle)
+    size = max(status.st_size, len(data))
+    if size > most:
+        raise AdapterFileError(
+            f"{file} has {size} bytes, at most {most} are read. Give the adapter's own file, not a "
+            "model's."
+        )
     return data
 
 
