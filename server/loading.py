@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from server.app import Loaded
 from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
 from server.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _KV_BYTES_PER_VALUE = 4
 
@@ -47,7 +50,7 @@ def load_parts(settings: Settings) -> Loaded:
 
     Raises AdapterError where the base or an adapter cannot be used.
     """
-    path = resolve_model(settings.model, settings.data_dir)
+    path = resolve_model(settings.model, settings.data_dir, progress=log.info)
     tokenizer = load_tokenizer(path)
     revisions: dict[str, str] = {}
     directories: dict[str, Path] = {}
