@@ -101,7 +101,7 @@ def test_a_conversation_that_the_template_refuses_is_the_client_s_fault() -> Non
 
 def test_an_unexpected_error_tells_nothing_but_where_to_look() -> None:
     """Texts of foreign exceptions may hold paths, prompts or keys."""
-    body = to_body(RuntimeError("/home/me/secret"), request_id="req_7")
+    body = to_body(RuntimeError("/srv/secret"), request_id="req_7")
     assert body.status == 500
     assert "secret" not in body.content["error"]["message"]
     assert "req_7" in body.content["error"]["message"]
