@@ -145,8 +145,9 @@ class Worker:
         began = time.perf_counter()
         tokens = self._prefill.run(self._pace.budget(rows_decoding=len(self._decode.rows)))
         self._pace.observe(tokens=tokens, seconds=time.perf_counter() - began)
-        self._prompt_tokens += tokens
-        self._decode.join(self._prefill.take_done())
+        done = self._prefill.take_done()
+        self._prompt_tokens += tokens + len(done)  # the decode step computes each one's last token
+        self._decode.join(done)
 
     def _advance_tokens(self) -> None:
         """Run one decode step and end the rows that are through."""

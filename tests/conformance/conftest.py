@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.conformance.harness import FakeHarness, Harness
-
-HARNESSES: dict[str, Callable[[], Harness]] = {"fake": FakeHarness}
+from tests.conformance.mlx_harness import MlxHarness
 
 
 @pytest.fixture
@@ -17,7 +16,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=HARNESSES)
-def harness(request: pytest.FixtureRequest) -> Harness:
+@pytest.fixture(params=["fake", "mlx"])
+def harness(
+    request: pytest.FixtureRequest, tiny_model: Path, tiny_adapters: dict[str, Path]
+) -> Harness:
     """Each engine in turn."""
-    return HARNESSES[request.param]()
+    if request.param == "fake":
+        return FakeHarness()
+    return MlxHarness(tiny_model, tiny_adapters["a4"])
