@@ -98,8 +98,12 @@ def sse_payloads(lines: Iterable[bytes]) -> Iterator[Any]:
 class Client:
     """The two routes that a chat needs, on one server."""
 
-    def __init__(self, url: str, *, timeout_s: float = 600.0) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float = 600.0, temperature: float | None = None
+    ) -> None:
         """``url`` is the server's root, with or without ``/v1``; ``timeout_s`` bounds a silence.
+
+        ``temperature`` goes with every question; None leaves it to the server.
 
         Raises ChatError for anything but an http(s) URL.
         """
@@ -117,6 +121,7 @@ class Client:
         self._root = parts.path.rstrip("/").removesuffix("/v1")
         self._url = url
         self._timeout_s = timeout_s
+        self._sampling = {} if temperature is None else {"temperature": temperature}
 
     def models(self) -> list[str]:
         """Every listed model id, in the server's order."""
@@ -130,7 +135,7 @@ class Client:
 
     def answer(self, model: str, messages: Sequence[dict[str, str]]) -> Generator[str]:
         """The answer's text, piece by piece; closing the iterator early cancels it there."""
-        body = {"model": model, "messages": list(messages), "stream": True}
+        body = {"model": model, "messages": list(messages), "stream": True, **self._sampling}
         with self._open("POST", "/v1/chat/completions", body) as response:
             for chunk in sse_payloads(response):
                 if "error" in chunk:

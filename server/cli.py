@@ -207,6 +207,9 @@ def _chat(arguments: list[str]) -> int:
     parser = _Parser("chat", "Talk to an OpenAI-compatible server; /help lists the commands.")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="default: %(default)s")
     parser.add_argument("--model", default="", help="default: the first that the server lists")
+    parser.add_argument(
+        "--temperature", type=float, default=None, help="default: the server's, which is 1"
+    )
     options = parser.parse_args(arguments)
     from server.chat import Chat, ChatError, Client
 
@@ -214,7 +217,9 @@ def _chat(arguments: list[str]) -> int:
         print(text, end="", flush=True)
 
     try:
-        chat = Chat(Client(options.url), write, model=options.model)
+        chat = Chat(
+            Client(options.url, temperature=options.temperature), write, model=options.model
+        )
     except ChatError as error:
         _complain(str(error))
         return EXIT_FAILED

@@ -101,6 +101,15 @@ def test_the_first_listed_model_answers_by_default(server: LiveServer) -> None:
     assert server.engine.submitted[-1].revision is None
 
 
+@pytest.mark.parametrize(("given", "sent"), [(None, 1.0), (0.0, 0.0), (0.5, 0.5)])
+def test_the_temperature_goes_with_every_question(
+    server: LiveServer, given: float | None, sent: float
+) -> None:
+    """Not given, it is left to the server."""
+    Chat(Client(server.url, temperature=given), Screen()).handle("hi")
+    assert server.engine.submitted[-1].sampling.temperature == sent
+
+
 def test_model_switches_and_keeps_the_conversation(server: LiveServer) -> None:
     """After /model the named adapter answers, knowing what was said."""
     chat, screen = _chat(server)
