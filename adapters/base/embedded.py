@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from adapters.base.gguf import MODEL_FILES, convert_llama
 from adapters.errors import EmbeddedModelError
+from adapters.formats.files import sync
 
 EMBEDDED_NAME = "smollm2-135m"
 
@@ -117,11 +117,11 @@ def _make(target: Path, say: Progress) -> None:
         record = {"source": _REQUIREMENT, "sha256": _SHA256, "conversion": _CONVERSION}
         (model / _RECORD).write_text(json.dumps({**record, "files": files}, indent=1) + "\n")
         for path in (*model.iterdir(), model):
-            _sync(path)
+            sync(path)
         if target.exists():
             target.rename(work / "replaced")
         model.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
 
 
 def _installed() -> Path | None:
@@ -177,12 +177,3 @@ def _not_fetched(reason: str) -> EmbeddedModelError:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Make a file's bytes, or a directory's entries, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
