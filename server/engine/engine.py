@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 
+from adapters.errors import AdapterError
 from server.core.errors import EngineFailed, InvalidRequest, QueueFull, ServeError, ShuttingDown
 from server.core.messages import EngineStats, Event, Failed, Generate
 from server.engine.device import AdapterSource, Limits, LoadModel
@@ -49,7 +50,11 @@ class MlxEngine:
         self._empty.set()
 
     async def start(self) -> None:
-        """Load the base and return when rows can be submitted; raise EngineFailed otherwise."""
+        """Load the base and return when rows can be submitted.
+
+        Raises what ``load`` raises where the base cannot be used, EngineFailed where the device
+        fails.
+        """
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -116,9 +121,13 @@ class MlxEngine:
     def _run(self) -> None:
         """The device thread. Its last line keeps the process from aborting at exit."""
         try:
-            self._worker = Worker(
-                self._load(), self._limits, self._source, self._inbox, self._publish
-            )
+            loaded = self._load()
+        except AdapterError as error:
+            self._loop.call_soon_threadsafe(self._refuse_to_start, error)
+            mx.clear_streams()
+            return
+        try:
+            self._worker = Worker(loaded, self._limits, self._source, self._inbox, self._publish)
             self._loop.call_soon_threadsafe(self._ready.set_result, None)
             self._worker.run()
         except Exception as error:
@@ -126,6 +135,10 @@ class MlxEngine:
             self._loop.call_soon_threadsafe(self._poison, error)
         finally:
             mx.clear_streams()
+
+    def _refuse_to_start(self, error: AdapterError) -> None:
+        self._state = "stopped"
+        self._ready.set_exception(error)
 
     def _publish(self, events: Sequence[tuple[str, Event]]) -> None:
         self._loop.call_soon_threadsafe(self._deliver, events)

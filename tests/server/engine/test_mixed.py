@@ -12,6 +12,7 @@ import pytest
 
 from adapters.base.load import load_base
 from adapters.base.tokenizer import load_tokenizer
+from adapters.errors import BaseError
 from adapters.formats.mlx_lm import read_adapter, write_adapter
 from adapters.formats.revision import revision_id
 from server.core.errors import AdapterUnavailable
@@ -19,6 +20,7 @@ from server.core.messages import Event, Failed, Finished, Generate, Sampling, To
 from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
 from server.loading import DirectoryAdapters
+from tests.equality import assert_same_tokens, solo_greedy
 
 pytestmark = pytest.mark.anyio
 
@@ -100,6 +102,41 @@ async def test_rows_of_every_rank_and_of_the_base_draw_together_what_they_draw_a
             *(bench.run(name, index, temperature=temperature) for index, name in enumerate(names))
         )
         assert [tokens(events) for events in together] == alone
+
+
+async def test_what_is_served_equals_mlx_lm_on_the_same_directories(
+    tiny_model: Path, tiny_adapters: dict[str, Path]
+) -> None:
+    """The reference is ``mlx_lm.load(adapter_path=...)``, one row at a time, without our engine."""
+    names: list[str | None] = [None, *tiny_adapters]
+    async with running(tiny_model, tiny_adapters) as bench:
+        found = await asyncio.gather(
+            *(bench.run(name, number) for name in names for number in range(len(QUESTIONS)))
+        )
+        prompts = [bench.tokenizer.encode(question) for question in QUESTIONS]
+    reference = [
+        solo_greedy(tiny_model, None if name is None else tiny_adapters[name], prompt, 24)
+        for name in names
+        for prompt in prompts
+    ]
+    assert_same_tokens(
+        [solo.tokens for solo in reference],
+        [tokens(events) for events in found],
+        [solo.margins for solo in reference],
+    )
+
+
+async def test_a_base_that_cannot_be_loaded_says_why_at_the_start(tmp_path: Path) -> None:
+    """The operator's mistake is no failure of the device: its own error, not a restart."""
+
+    def load() -> LoadedModel:
+        return LoadedModel(load_base(tmp_path).model, 1, "float32")
+
+    engine = MlxEngine(load, LIMITS, DirectoryAdapters({}))
+    with pytest.raises(BaseError, match="holds no model"):
+        await engine.start()
+    assert engine.stats().state == "stopped"
+    await engine.stop(grace_s=0)
 
 
 async def test_base_a_b_a_each_equal_their_cold_run(
