@@ -1,0 +1,1 @@
+"""Routes under /admin: stages, chains and data sets."""

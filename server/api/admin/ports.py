@@ -1,0 +1,142 @@
+"""What the admin routes ask of adapter management. ``server.app`` plugs the real parts in.
+
+Every method may block on a disk: routes call them on a worker thread. They raise the classes of
+``adapters.errors`` that their docstrings name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from adapters.lineage import Chain, Dataset, Idempotency, NewStage, Page, Stage, StageEvent
+from adapters.states import StageState
+
+
+class Stages(Protocol):
+    """Training runs, in order of creation."""
+
+    def add(self, new: NewStage, idempotency: Idempotency | None = None) -> Stage:
+        """Check everything, then queue the stage; durable when this returns.
+
+        A repeated idempotency key with the same digest gives the first call's stage as it is now.
+        Raises DataError, DatasetNotFound, ChainNotFound (a parent is named and there is no such
+        chain), RevisionNotFound, ParentMoved, ShapeContradiction, MemoryExceeded,
+        IdempotencyConflict or StorageFull, and then nothing is queued.
+        """
+        ...
+
+    def get(self, stage_id: str) -> Stage:
+        """The stage now; raises StageNotFound."""
+        ...
+
+    def list(
+        self,
+        *,
+        chain: str | None = None,
+        state: StageState | None = None,
+        after: str | None = None,
+        limit: int = 20,
+    ) -> Page:
+        """Newest first; ``after`` is the id of the last one seen. Raises StageNotFound for it."""
+        ...
+
+    def cancel(self, stage_id: str) -> Stage:
+        """Ask for the end of a stage. A running one ends at its next piece.
+
+        Raises StageNotFound, WrongState.
+        """
+        ...
+
+    def pause(self, stage_id: str) -> Stage:
+        """Ask for a checkpoint and a stop; raises StageNotFound, WrongState."""
+        ...
+
+    def resume(self, stage_id: str) -> Stage:
+        """Queue a paused stage again; raises StageNotFound, WrongState."""
+        ...
+
+    def events(self, stage_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[StageEvent]:
+        """The stage's events with ids above ``after``, oldest first; raises StageNotFound."""
+        ...
+
+    def subscribe(self, notify: Callable[[str], None]) -> Callable[[], None]:
+        """Call ``notify(stage id)``, from any thread, after each new event; the result ends it."""
+        ...
+
+
+class Chains(Protocol):
+    """Named lines of stages. ``revision`` is a stage number, a revision id or a label."""
+
+    def list(self) -> Sequence[Chain]:
+        """By name."""
+        ...
+
+    def get(self, chain: str) -> tuple[Chain, Sequence[Stage]]:
+        """The chain and all its stages by number; raises ChainNotFound."""
+        ...
+
+    def delete(self, chain: str) -> None:
+        """Delete the chain's revisions and end its name; its record stays.
+
+        Raises ChainNotFound, RevisionProtected (a request uses one, or a stage is unfinished).
+        """
+        ...
+
+    def delete_revision(self, chain: str, revision: str) -> Stage:
+        """Delete one revision's files; raises ChainNotFound, RevisionNotFound, RevisionProtected."""
+        ...
+
+    def rollback(self, chain: str, revision: str) -> Chain:
+        """Move the head to an earlier (or later) revision; raises as ``delete_revision``."""
+        ...
+
+    def fork(self, chain: str, name: str, revision: str | None) -> Chain:
+        """A new chain whose first stage has that revision (None: the head).
+
+        Raises ChainNotFound, RevisionNotFound, ChainExists.
+        """
+        ...
+
+    def prune(self, chain: str, *, keep_last: int) -> Sequence[Stage]:
+        """Delete all but the newest ``keep_last`` revisions, and those that are protected.
+
+        Returns the stages whose revision was deleted. Raises ChainNotFound.
+        """
+        ...
+
+    def set_label(self, chain: str, label: str, revision: str) -> Chain:
+        """Point ``label`` at a revision; raises ChainNotFound, RevisionNotFound."""
+        ...
+
+    def remove_label(self, chain: str, label: str) -> Chain:
+        """Raises ChainNotFound, RevisionNotFound (no such label)."""
+        ...
+
+
+class Datasets(Protocol):
+    """Training rows, stored by the hash of their bytes."""
+
+    def incoming(self) -> Path:
+        """A fresh file on the store's disk for an upload; ``add`` takes it over."""
+        ...
+
+    def add(self, file: Path, *, name: str | None = None) -> Dataset:
+        """Check every line and keep the file; the same bytes twice are one data set.
+
+        ``file`` is gone afterwards, also on an error. Raises DataError, StorageFull.
+        """
+        ...
+
+    def get(self, dataset_id: str) -> Dataset:
+        """Raises DatasetNotFound."""
+        ...
+
+    def list(self, *, after: str | None = None, limit: int = 20) -> Page:
+        """Newest first; raises DatasetNotFound for ``after``."""
+        ...
+
+    def delete(self, dataset_id: str) -> None:
+        """Raises DatasetNotFound, DatasetProtected."""
+        ...
