@@ -85,7 +85,7 @@ class Chains(Protocol):
         ...
 
     def delete_revision(self, chain: str, revision: str) -> Stage:
-        """Delete one revision's files; raises ChainNotFound, RevisionNotFound, RevisionProtected."""
+        """Delete its files; raises ChainNotFound, RevisionNotFound, RevisionProtected."""
         ...
 
     def rollback(self, chain: str, revision: str) -> Chain:
