@@ -89,6 +89,7 @@ def _limits(settings: Settings, path: Path, free: int) -> Limits:
         max_rows=settings.max_rows,
         prefill_rows=settings.prefill_rows,
         prefill_block_s=settings.prefill_block_ms / 1000,
+        train_share=settings.train_share,
         queue_limit=settings.queue_limit,
         event_queue_limit=settings.event_queue_limit,
         adapter_budget_bytes=adapter_bytes,

@@ -94,6 +94,13 @@ class Settings(BaseModel):
     prefill_block_ms: int = Field(
         default=250, ge=1, description="Longest piece of prefill between two decode steps."
     )
+    train_share: float = Field(
+        default=0.25,
+        ge=0,
+        le=0.9,
+        description="Share of the device's time that training gets while requests are served; it "
+        "gets all of it while none is.",
+    )
     adapter_budget_bytes: int | None = Field(
         default=None, ge=1, description="Memory for resident adapters; auto: from free memory."
     )

@@ -106,7 +106,10 @@ Event = Token | Finished | Failed
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot of the engine. Counts are rows, sizes bytes, times seconds."""
+    """A snapshot of the engine. Counts are rows, sizes bytes, times seconds.
+
+    ``lent_pieces`` counts the pieces of other work that had the device, ``lent_s`` their time.
+    """
 
     state: str
     waiting: int = 0
@@ -125,4 +128,7 @@ class EngineStats:
     kv_budget_tokens: int = 0
     prefill_tokens_per_s: float = 0.0
     decode_step_s: float = 0.0
+    lent_pieces: int = 0
+    lent_s: float = 0.0
+    longest_piece_s: float = 0.0
     integrity: str = "ok"

@@ -15,6 +15,7 @@ from adapters.errors import AdapterError
 from server.core.errors import EngineFailed, InvalidRequest, QueueFull, ServeError, ShuttingDown
 from server.core.messages import EngineStats, Event, Failed, Generate
 from server.engine.device import AdapterSource, Limits, LoadModel
+from server.engine.lending import Lender
 from server.engine.stream import RowStream
 from server.engine.worker import Cancel, Message, Stop, Worker
 
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class MlxEngine:
-    """Implements ``server.core.ports.Engine`` with one device thread.
+    """Implements ``server.core.ports.Engine`` with one device thread, which ``device`` lends.
 
     ``load`` runs on that thread. After an exception there the engine is poisoned: every row gets
     Failed(EngineFailed), so does every later submit, and ``on_failure`` is called once.
@@ -41,6 +42,7 @@ class MlxEngine:
         self._source = source
         self._on_failure = on_failure
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self.device = Lender(self._inbox.put)
         self._streams: dict[str, RowStream] = {}
         self._refusal: ServeError | None = ShuttingDown("The engine has not been started.")
         self._state = "stopped"
@@ -128,12 +130,14 @@ class MlxEngine:
             return
         try:
             self._worker = Worker(loaded, self._limits, self._source, self._inbox, self._publish)
+            self.device.open()
             self._loop.call_soon_threadsafe(self._ready.set_result, None)
             self._worker.run()
         except Exception as error:
             log.exception("the device thread failed")
             self._loop.call_soon_threadsafe(self._poison, error)
         finally:
+            self.device.close(self._inbox)
             mx.clear_streams()
 
     def _refuse_to_start(self, error: AdapterError) -> None:

@@ -15,6 +15,7 @@ from server.core.messages import EngineStats, Event, Failed, Finished, FinishRea
 from server.core.schedule import Candidate, FairQueue, PrefillPace, Room
 from server.engine.decode import DecodeBatch
 from server.engine.device import AdapterSource, Limits, LoadedModel
+from server.engine.lending import LentTime, Piece
 from server.engine.loader import AdapterLoader, Loaded, LoadFailed
 from server.engine.prefill import Prefill
 from server.engine.residency import Residency
@@ -35,7 +36,7 @@ class Stop:
     """End the thread."""
 
 
-Message = Generate | Cancel | Stop | Loaded | LoadFailed
+Message = Generate | Cancel | Stop | Loaded | LoadFailed | Piece
 Publish = Callable[[Sequence[tuple[str, Event]]], None]
 
 
@@ -55,6 +56,7 @@ class Worker:
         publish: Publish,
     ) -> None:
         self._limits = limits
+        self._model = loaded.model
         self._source = source
         self._inbox = inbox
         self._publish = publish
@@ -71,6 +73,7 @@ class Worker:
         self._events: list[tuple[str, Event]] = []
         self._steps = self._prompt_tokens = self._generated_tokens = 0
         self._step_s = 0.0
+        self._lent = LentTime(limits.train_share)
         self._pace = PrefillPace(
             block_s=limits.prefill_block_s,
             tokens_per_s=self._measure_prefill(),
@@ -82,12 +85,17 @@ class Worker:
         """Work until Stop. Any exception that leaves this method means a poisoned engine."""
         try:
             while self._receive():
+                began = time.perf_counter()
                 self._start_rows()
                 self._advance_prompts()
                 self._advance_tokens()
+                self._lent.served(time.perf_counter() - began)
                 self._deliver()
+                if self._lent.advance(self._model, serving=self._is_serving()):
+                    self.stats = self._snapshot()
         finally:
             self._loader.close()
+            self._lent.refuse()
 
     def _receive(self) -> bool:
         """Take every message; wait for one where there is nothing else to do."""
@@ -104,12 +112,18 @@ class Worker:
 
     def _is_idle(self) -> bool:
         """Whether only a message can bring work: nothing runs, and nothing that waits can start."""
-        if self._prefill.rows or self._decode.rows or self._residency.has_loaded:
-            return False
-        return not any(self._is_ready(candidate) for candidate in self._waiting.rows())
+        return not self._lent and not self._is_serving()
 
-    def _take(self, message: Generate | Cancel | Loaded | LoadFailed) -> None:
+    def _is_serving(self) -> bool:
+        """Whether a row runs or could start."""
+        if self._prefill.rows or self._decode.rows or self._residency.has_loaded:
+            return True
+        return any(self._is_ready(candidate) for candidate in self._waiting.rows())
+
+    def _take(self, message: Generate | Cancel | Loaded | LoadFailed | Piece) -> None:
         match message:
+            case Piece():
+                self._lent.add(message)
             case Generate():
                 row = Row(message, message.prompt)
                 self._rows[message.request_id] = row
@@ -269,5 +283,8 @@ class Worker:
             kv_budget_tokens=self._limits.kv_budget_tokens,
             prefill_tokens_per_s=self._pace.tokens_per_s,
             decode_step_s=self._step_s,
+            lent_pieces=self._lent.pieces,
+            lent_s=self._lent.total_s,
+            longest_piece_s=self._lent.longest_s,
             integrity=self._integrity(),
         )
