@@ -40,6 +40,10 @@ class AdapterBank:
         """Number of adapters that rows hold."""
         return len(self._uses)
 
+    def is_used(self, revision: str) -> bool:
+        """Whether a row holds the adapter."""
+        return revision in self._uses
+
     def fits(self, nbytes: int, *, keep: Collection[str] = ()) -> bool:
         """Whether ``nbytes`` more fit once idle adapters outside ``keep`` are evicted."""
         held = sum(each.nbytes for key, each in self._resident.items() if self._stays(key, keep))

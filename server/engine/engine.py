@@ -17,7 +17,7 @@ from server.core.messages import EngineStats, Event, Failed, Generate
 from server.engine.device import AdapterSource, Limits, LoadModel
 from server.engine.lending import Lender
 from server.engine.stream import RowStream
-from server.engine.worker import Cancel, Message, Stop, Worker
+from server.engine.worker import Cancel, Forget, Message, Stop, Worker
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,10 @@ class MlxEngine:
     def cancel(self, request_id: str) -> None:
         """Ask for the end of a row; unknown and ended rows are no error."""
         self._inbox.put(Cancel(request_id))
+
+    def forget(self, revision: str) -> None:
+        """Free a deleted revision's memory, as soon as no row holds it; from any thread."""
+        self._inbox.put(Forget(revision))
 
     def stats(self) -> EngineStats:
         """The device thread's last snapshot."""

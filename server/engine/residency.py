@@ -22,6 +22,7 @@ class Residency:
         self._bank = bank
         self._loader = loader
         self._in_host: dict[str, Loaded] = {}
+        self._unwanted: set[str] = set()
 
     @property
     def has_loaded(self) -> bool:
@@ -75,3 +76,16 @@ class Residency:
         """Give one row's use back."""
         if revision is not None:
             self._bank.release(revision)
+            self._drop_unwanted()
+
+    def forget(self, revision: str) -> None:
+        """Nobody will ask for it again: free its memory once no row holds it."""
+        self._unwanted.add(revision)
+        self._drop_unwanted()
+
+    def _drop_unwanted(self) -> None:
+        for revision in [each for each in self._unwanted if not self._bank.is_used(each)]:
+            self._unwanted.discard(revision)
+            self._in_host.pop(revision, None)
+            if revision in self._bank:
+                self._bank.evict(revision)

@@ -32,11 +32,18 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """A revision is gone for good; no later row will name it."""
+
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the thread."""
 
 
-Message = Generate | Cancel | Stop | Loaded | LoadFailed | Piece
+Message = Generate | Cancel | Forget | Stop | Loaded | LoadFailed | Piece
 Publish = Callable[[Sequence[tuple[str, Event]]], None]
 
 
@@ -120,7 +127,7 @@ class Worker:
             return True
         return any(self._is_ready(candidate) for candidate in self._waiting.rows())
 
-    def _take(self, message: Generate | Cancel | Loaded | LoadFailed | Piece) -> None:
+    def _take(self, message: Message) -> None:
         match message:
             case Piece():
                 self._lent.add(message)
@@ -131,6 +138,8 @@ class Worker:
             case Cancel():
                 if message.request_id in self._rows:
                     self._finish(self._rows[message.request_id], FinishReason.CANCELLED)
+            case Forget():
+                self._residency.forget(message.revision)
             case Loaded():
                 self._residency.arrived(message)
             case LoadFailed():
