@@ -59,6 +59,8 @@ class Application:
     engine: Engine
     catalog: Catalog
     api: FastAPI
+    closing: asyncio.Event
+    """Set when it stops: streams that follow a stage end then."""
 
     async def start(self) -> None:
         """Return when requests can be served; raise EngineFailed where the device cannot."""
@@ -66,6 +68,7 @@ class Application:
 
     async def stop(self) -> None:
         """Refuse new requests, let running ones finish within the grace, end the rest."""
+        self.closing.set()
         await self.engine.stop(grace_s=self.settings.shutdown_grace_s)
 
     @property
@@ -94,7 +97,7 @@ def build(settings: Settings, load: Load) -> Application:
         draw_seed=lambda: secrets.randbits(64),
         facts=lambda: {**loaded.facts(), "settings": settings.model_dump(mode="json")},
     )
-    return Application(settings, loaded.engine, catalog, create_api(parts))
+    return Application(settings, loaded.engine, catalog, create_api(parts), parts.closing)
 
 
 def serve(settings: Settings, load: Load) -> int:
@@ -190,6 +193,7 @@ def _http_limits(settings: Settings) -> HttpLimits:
         shutdown_grace_s=settings.shutdown_grace_s,
         refuse_unknown_fields=settings.unknown_fields == "refuse",
         allowed_hosts=settings.allowed_hosts,
+        max_upload_bytes=settings.max_upload_bytes,
     )
 
 

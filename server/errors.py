@@ -8,20 +8,28 @@ for a class without a row and for a row without a class.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 _CLIENT = "invalid_request_error"
 _SERVER = "server_error"
 _RATE = "rate_limit_error"
 
 
+class LineFault(TypedDict):
+    """What is wrong with one line of training data; ``line`` counts from 1."""
+
+    line: int
+    reason: str
+
+
 class ErrorFields(TypedDict):
-    """OpenAI's error object."""
+    """OpenAI's error object. ``lines`` is there where an error has faults by line, and ours."""
 
     message: str
     type: str
     param: str | None
     code: str
+    lines: NotRequired[list[LineFault]]
 
 
 class ErrorContent(TypedDict):
@@ -121,7 +129,13 @@ def to_body(error: BaseException, *, request_id: str = "") -> ErrorBody:
     for ancestor in type(error).__mro__:
         wire = TABLE.get(qualified_name(ancestor))
         if wire is not None:
-            return _body(wire, str(error), getattr(error, "param", None))
+            body = _body(wire, str(error), getattr(error, "param", None))
+            faults = getattr(error, "faults", ())
+            if faults:
+                body.content["error"]["lines"] = [
+                    LineFault(line=fault.line, reason=fault.reason) for fault in faults
+                ]
+            return body
     message = (
         "The server failed on this request, which is a defect of the server. Its log has the "
         f"details under request id {request_id or 'unknown'}; please report them."

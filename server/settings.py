@@ -21,8 +21,8 @@ EMBEDDED_NAME = "smollm2-135m"
 """What the embedded model is called where ``served_name`` is not set (DESIGN 8)."""
 
 _PREFIX = "CHAINLORA_"
-_READ_BEFORE_SETTINGS = frozenset({"CHAINLORA_BLAS", "CHAINLORA_THREADS"})
-"""Read while MLX's libraries are being opened, long before settings exist."""
+_READ_ELSEWHERE = frozenset({"CHAINLORA_BLAS", "CHAINLORA_THREADS", "CHAINLORA_URL"})
+"""Read while MLX's libraries are being opened, long before settings exist; and by clients."""
 
 
 class SettingsError(ValueError):
@@ -62,6 +62,9 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(
         default=8 * 2**20, ge=1024, description="Largest request body; a larger one gets 413."
     )
+    max_upload_bytes: int = Field(
+        default=2**30, ge=1024, description="Largest file of training data; a larger one gets 413."
+    )
     request_timeout_s: float = Field(
         default=600.0,
         gt=0,
@@ -71,7 +74,10 @@ class Settings(BaseModel):
         default=10.0, gt=0, description="Time that a client may take to send a request's headers."
     )
     body_timeout_s: float = Field(
-        default=30.0, gt=0, description="Time that a client may take to send a request's body."
+        default=30.0,
+        gt=0,
+        description="Time that a client may take to send a request's body; of an upload, the "
+        "longest pause.",
     )
     keep_alive_timeout_s: int = Field(
         default=5, ge=1, description="How long an idle connection stays open."
@@ -214,11 +220,11 @@ def from_environment_and_flags(environ: Mapping[str, str], flags: Mapping[str, o
     """
     values: dict[str, Any] = {}
     for variable, text in environ.items():
-        if not variable.startswith(_PREFIX) or variable in _READ_BEFORE_SETTINGS:
+        if not variable.startswith(_PREFIX) or variable in _READ_ELSEWHERE:
             continue
         field = variable.removeprefix(_PREFIX).lower()
         if field not in Settings.model_fields or variable != variable_of(field):
-            known = [*map(variable_of, Settings.model_fields), *_READ_BEFORE_SETTINGS]
+            known = [*map(variable_of, Settings.model_fields), *_READ_ELSEWHERE]
             raise SettingsError(
                 f"The environment variable {variable} sets nothing{_near(variable, known)}. "
                 "Unset it or correct its name."

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import uvicorn
 
@@ -61,13 +62,16 @@ class LiveServer:
 
 @contextmanager
 def live_server(
-    script: Script = HELLO, *, adapters: tuple[str, ...] = ("pirate",)
+    script: Script = HELLO, *, adapters: tuple[str, ...] = ("pirate",), **parts: Any
 ) -> Iterator[LiveServer]:
-    """Serve ``tiny`` and ``tiny:pirate`` until the context ends; every row follows ``script``."""
+    """Serve ``tiny`` and ``tiny:pirate`` until the context ends; every row follows ``script``.
+
+    ``parts`` are further fields of ``Parts``, such as ``stages``.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     engine = FakeEngine(script=script, max_rows=32, queue_limit=64, context=4096)
-    parts = _parts(engine, adapters)
-    config = uvicorn.Config(create_api(parts), log_level="error", ws="none", lifespan="off")
+    api = create_api(replace(_parts(engine, adapters), **parts))
+    config = uvicorn.Config(api, log_level="error", ws="none", lifespan="off")
     server = uvicorn.Server(config)
     started: Future[asyncio.AbstractEventLoop] = Future()
 

@@ -7,8 +7,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from server.api.admin.datasets import UPLOADS
+from server.api.admin.routes import administration_routes
 from server.api.failures import framework_error, invalid_parameter
-from server.api.guards import BodyLimits, Errors, Hosts, MediaTypes, RequestIds
+from server.api.guards import BodyLimits, Errors, Hosts, MediaTypes, RequestIds, Upload
 from server.api.parts import Parts
 from server.api.routes import admin_routes, generation_routes, health_routes, model_routes
 
@@ -23,7 +25,12 @@ def create_api(parts: Parts) -> FastAPI:
             Middleware(Hosts, allowed=limits.allowed_hosts),
             Middleware(MediaTypes),
             Middleware(
-                BodyLimits, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s
+                BodyLimits,
+                max_bytes=limits.max_body_bytes,
+                timeout_s=limits.body_timeout_s,
+                uploads={
+                    UPLOADS: Upload(limits.max_upload_bytes, total_s=limits.request_timeout_s)
+                },
             ),
         ],
         exception_handlers={
@@ -33,6 +40,12 @@ def create_api(parts: Parts) -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
     )
-    for routes in (generation_routes, model_routes, health_routes, admin_routes):
+    for routes in (
+        generation_routes,
+        model_routes,
+        health_routes,
+        admin_routes,
+        administration_routes,
+    ):
         api.include_router(routes(parts))
     return api

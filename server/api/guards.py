@@ -6,7 +6,8 @@ import asyncio
 import ipaddress
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sse_starlette.sse import SendTimeoutError
@@ -27,9 +28,10 @@ log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
-_BODY_TYPES = frozenset({"application/json", "multipart/form-data"})
+_BODY_TYPES = frozenset({"application/json", "application/jsonl", "multipart/form-data"})
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#]+)(:[0-9]{1,5})?")
 _LOOPBACK_NAME = "localhost"
+_FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 
 
 class RequestIds:
@@ -91,7 +93,8 @@ class Hosts:
 
     The Host header must name loopback or one of ``allowed``. A browser says in Origin which page
     sends a request, and a page of another host may send none that changes anything: a form can
-    post multipart/form-data anywhere without asking first.
+    post multipart/form-data anywhere without asking first. Where Origin was taken out on the way,
+    Sec-Fetch-Site, which no page can set, still says that it was a page of elsewhere.
     """
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
@@ -109,7 +112,12 @@ class Hosts:
                 )
             origin = headers.get("origin")
             writes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
-            if writes and origin is not None and not self._is_ours(_host_of(origin)):
+            foreign = (
+                headers.get("sec-fetch-site") in _FOREIGN_SITES
+                if origin is None
+                else not self._is_ours(_host_of(origin))
+            )
+            if writes and foreign:
                 raise ForbiddenHost(
                     "A web page of another host sent this request (see its Origin header). If it "
                     "may, start the server with --allowed-hosts NAME."
@@ -135,7 +143,7 @@ def _host_of(origin: str) -> str:
 
 
 class MediaTypes:
-    """A body must say that it is JSON or multipart; a web page cannot send JSON unasked."""
+    """A body must say that it is JSON, JSONL or multipart; a web page cannot send JSON unasked."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -147,27 +155,49 @@ class MediaTypes:
             given = headers.get("content-type", "").partition(";")[0].strip().lower()
             if given not in _BODY_TYPES:
                 raise UnsupportedMediaType(
-                    "The body must be application/json (or multipart/form-data for files); say so "
-                    "in the Content-Type header."
+                    "The body must be application/json (or multipart/form-data or "
+                    "application/jsonl for files); say so in the Content-Type header."
                 )
             if headers.get("content-encoding", "identity").lower() != "identity":
                 raise UnsupportedMediaType("The body must not be compressed.")
         await self._app(scope, receive, send)
 
 
-class BodyLimits:
-    """A body is at most ``max_bytes`` long and arrives within ``timeout_s``."""
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The limits of a route that takes files: bytes, and seconds for the whole body."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
+    max_bytes: int
+    total_s: float
+
+
+class BodyLimits:
+    """A body is at most ``max_bytes`` long and arrives within ``timeout_s``.
+
+    On the paths in ``uploads`` a POST has limits of its own, and ``timeout_s`` bounds each silence.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        timeout_s: float,
+        uploads: Mapping[str, Upload] | None = None,
+    ) -> None:
         self._app, self._max_bytes, self._timeout_s = app, max_bytes, timeout_s
+        self._uploads = uploads or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises RequestTooLarge at once where the length is announced, else on the way."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._check_announced(Headers(scope=scope).get("content-length", ""))
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        upload = self._uploads.get(scope["path"]) if scope["method"] == "POST" else None
+        max_bytes = self._max_bytes if upload is None else upload.max_bytes
+        name = "max_body_bytes" if upload is None else "max_upload_bytes"
+        _check_announced(Headers(scope=scope).get("content-length", ""), max_bytes, name)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + (self._timeout_s if upload is None else upload.total_s)
         received = 0
         complete = False
 
@@ -176,27 +206,37 @@ class BodyLimits:
             if complete:
                 return await receive()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(min(deadline, clock() + self._timeout_s)):
                     message = await receive()
             except TimeoutError:
-                raise DeadlineExceeded(
-                    f"The body did not arrive within {self._timeout_s:g} s (body_timeout_s)."
-                ) from None
+                raise self._too_slow(upload) from None
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise self._too_large()
+            if received > max_bytes:
+                raise _too_large(max_bytes, name)
             complete = not message.get("more_body", False)
             return message
 
         await self._app(scope, receive_within_limits, send)
 
-    def _check_announced(self, length: str) -> None:
-        """What is no number announces nothing, and the body is counted as it comes."""
-        if length.isdecimal() and int(length[:20]) > self._max_bytes:
-            raise self._too_large()
-
-    def _too_large(self) -> RequestTooLarge:
-        return RequestTooLarge(
-            f"The body is larger than {self._max_bytes} bytes (max_body_bytes); send less, or "
-            "start the server with a higher limit."
+    def _too_slow(self, upload: Upload | None) -> DeadlineExceeded:
+        if upload is None:
+            return DeadlineExceeded(
+                f"The body did not arrive within {self._timeout_s:g} s (body_timeout_s)."
+            )
+        return DeadlineExceeded(
+            f"The upload paused for {self._timeout_s:g} s (body_timeout_s) or took longer than "
+            f"{upload.total_s:g} s (request_timeout_s)."
         )
+
+
+def _check_announced(length: str, max_bytes: int, name: str) -> None:
+    """What is no number announces nothing, and the body is counted as it comes."""
+    if length.isdecimal() and int(length[:20]) > max_bytes:
+        raise _too_large(max_bytes, name)
+
+
+def _too_large(max_bytes: int, name: str) -> RequestTooLarge:
+    return RequestTooLarge(
+        f"The body is larger than {max_bytes} bytes ({name}); send less, or start the server with "
+        "a higher limit."
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from server.api.admin.ports import Chains, Datasets, Stages
 from server.core.ports import Catalog, Engine, Tokenizer
 
 
@@ -20,6 +22,7 @@ class HttpLimits:
     shutdown_grace_s: float
     refuse_unknown_fields: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    max_upload_bytes: int = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Parts:
     ``fingerprint`` is the constant ``system_fingerprint``. ``facts`` are shown in
     ``/admin/engine`` beside the statistics. ``clock`` gives Unix seconds, ``new_id`` 32 characters
     that never repeat, ``draw_seed`` an unpredictable integer below 2**64 for a request without one.
+    The routes of ``stages``, ``chains`` and ``datasets`` are there where the part is. Whoever stops
+    the process sets ``closing`` on its event loop: streams that have no end of their own end then.
     """
 
     engine: Engine
@@ -40,3 +45,7 @@ class Parts:
     new_id: Callable[[], str]
     draw_seed: Callable[[], int]
     facts: Callable[[], Mapping[str, Any]] = field(default=dict)
+    stages: Stages | None = None
+    chains: Chains | None = None
+    datasets: Datasets | None = None
+    closing: asyncio.Event = field(default_factory=asyncio.Event)

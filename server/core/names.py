@@ -44,6 +44,11 @@ def is_chain_name(text: str) -> bool:
     return _CHAIN.fullmatch(text) is not None
 
 
+def is_label(text: str) -> bool:
+    """Whether ``text`` may name a revision of a chain, as in ``base:chain@label``."""
+    return _LABEL.fullmatch(text) is not None
+
+
 def parse(model: str, *, served_name: str) -> ModelName:
     """Parse a request's ``model`` against the served base name.
 

@@ -7,14 +7,16 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from server.api.schema.chat import ChatRequest
 from server.api.schema.fields import UNSUPPORTED, GenerationRequest, Schema
 from server.api.strict_json import parse_object
 from server.core.errors import InvalidRequest, UnsupportedField
 
-_OWN_WORDS = {"model_type": "must be an object"}
+_OWN_WORDS = {
+    "model_type": "must be an object",
+    "extra_forbidden": "there is no such field; leave it out",
+}
 """For the errors whose text speaks of Python."""
 _MOST_NAMES = 16
 _LONGEST_NAME = 64
@@ -35,7 +37,7 @@ def read_request(
     try:
         request = schema.model_validate(payload)
     except ValidationError as error:
-        raise _refusal(error.errors(include_url=False, include_input=False)[0]) from None
+        raise refusal(error) from None
     _check_together(request)
     unknown = tuple(_undefined(request, ""))
     if unknown and refuse_unknown:
@@ -71,7 +73,9 @@ def _check_together(request: GenerationRequest) -> None:
         )
 
 
-def _refusal(fault: ErrorDetails) -> InvalidRequest:
+def refusal(error: ValidationError) -> InvalidRequest:
+    """The first fault of ``error`` as a client reads it, with its path and without its value."""
+    fault = error.errors(include_url=False, include_input=False)[0]
     param = _path(fault["loc"])
     error_class = UnsupportedField if fault["type"] == UNSUPPORTED else InvalidRequest
     what = _OWN_WORDS.get(fault["type"], fault["msg"])
