@@ -1,0 +1,1 @@
+"""One stage from its data to its last step."""
