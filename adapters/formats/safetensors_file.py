@@ -49,7 +49,9 @@ def read_tensors(file: Path, *, most: int) -> dict[str, HostArray]:
     return {name: _tensor(file, name, entry) for name, entry in entries}
 
 
-def write_tensors(file: Path, tensors: Mapping[str, HostArray]) -> None:
+def write_tensors(
+    file: Path, tensors: Mapping[str, HostArray], *, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a new file in the form that mlx-lm reads; not synced to the disk."""
     # The library is given addresses: the arrays must live until it returns.
     views = {name: np.frombuffer(array.data, np.uint8) for name, array in tensors.items()}
@@ -62,7 +64,7 @@ def write_tensors(file: Path, tensors: Mapping[str, HostArray]) -> None:
         )
         for name, array in tensors.items()
     }
-    serialize_file(specs, file, {"format": "mlx"})
+    serialize_file(specs, file, {"format": "mlx", **(metadata or {})})
 
 
 def _check_length(file: Path, raw: bytes) -> None:

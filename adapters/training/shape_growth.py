@@ -1,0 +1,95 @@
+"""The adapter that a stage starts from: new, or its parent's, grown without changing the function.
+
+Random columns of A are a function of (seed, module) alone, made on the host: another device, or
+another set of modules beside, gives the same ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from adapters.errors import AdapterMismatch, ShapeContradiction
+from adapters.formats.arrays import HostArray
+from adapters.formats.mlx_lm import AdapterFiles, Pair
+from adapters.growth import shrinkage
+from adapters.shape import LoraShape, Target
+
+Matrix = npt.NDArray[np.float32]
+
+
+def initial_adapter(targets: Sequence[Target], shape: LoraShape, seed: int) -> AdapterFiles:
+    """A first stage's adapter: A uniform within 1 / sqrt(in), as mlx-lm draws it, and B zero."""
+    return AdapterFiles(shape, {each.path: _new(each, shape.rank, seed) for each in targets})
+
+
+def grow(
+    files: AdapterFiles, shape: LoraShape, targets: Sequence[Target], seed: int
+) -> AdapterFiles:
+    """``files`` in float32 with ``shape``, its outputs what they were.
+
+    A gets random columns whose rows of B are zero, and each of ``targets`` that has no tensors yet
+    gets new ones with B zero. Raises ShapeContradiction where ``shape`` is not a growth of the
+    files' own, AdapterMismatch where a module has other features than its target says.
+    """
+    if wrong := shrinkage(files.shape, shape):
+        raise ShapeContradiction(f"An adapter may only grow: {'; '.join(wrong)}.", param="lora")
+    features = {each.path: (each.in_features, each.out_features) for each in targets}
+    grown: dict[str, Pair] = {
+        target.path: _new(target, shape.rank, seed)
+        for target in targets
+        if target.path not in files.tensors
+    }
+    for target in files.targets:
+        own = (target.in_features, target.out_features)
+        if features.get(target.path, own) != own:
+            raise AdapterMismatch(
+                f"{target.path} has {own[0]} input and {own[1]} output features in the adapter, "
+                f"{features[target.path]} in the base. Use the base that it was made for."
+            )
+        grown[target.path] = _widened(files.tensors[target.path], target, shape.rank, seed)
+    return AdapterFiles(shape, {path: grown[path] for path in sorted(grown)})
+
+
+def _new(target: Target, rank: int, seed: int) -> Pair:
+    return _stored(_columns(target, 0, rank, seed)), _stored(_zeros(rank, target.out_features))
+
+
+def _widened(pair: Pair, target: Target, rank: int, seed: int) -> Pair:
+    a, b = _matrix(pair[0]), _matrix(pair[1])
+    if more := rank - target.rank:
+        a = np.concatenate([a, _columns(target, target.rank, more, seed)], axis=1)
+        b = np.concatenate([b, _zeros(more, target.out_features)], axis=0)
+    return _stored(a), _stored(b)
+
+
+def _columns(target: Target, present: int, count: int, seed: int) -> Matrix:
+    """(in, count) random columns that follow ``present`` earlier ones."""
+    name = f"chainlora A {seed} {present} {target.path}"
+    digest = hashlib.sha256(name.encode()).digest()
+    draw = np.random.default_rng(int.from_bytes(digest[:16], "little"))
+    bound = 1 / math.sqrt(target.in_features)
+    return draw.uniform(-bound, bound, (target.in_features, count)).astype(np.float32)
+
+
+def _zeros(rank: int, outputs: int) -> Matrix:
+    return np.zeros((rank, outputs), np.float32)
+
+
+def _matrix(array: HostArray) -> Matrix:
+    """The values in float32; exact for the 16-bit types."""
+    raw: npt.NDArray[Any]
+    if array.dtype == "BF16":
+        raw = (np.frombuffer(array.data, "<u2").astype("<u4") << 16).view("<f4")
+    else:
+        raw = np.frombuffer(array.data, {"F32": "<f4", "F16": "<f2"}[array.dtype])
+    return raw.reshape(array.shape).astype(np.float32)
+
+
+def _stored(matrix: Matrix) -> HostArray:
+    return HostArray("F32", matrix.shape, np.ascontiguousarray(matrix, "<f4").tobytes())
