@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+import queue
+import threading
+from pathlib import Path, PosixPath
 
 from adapters.errors import (
     DatasetNotFound,
@@ -17,15 +19,36 @@ from adapters.lineage import (
 from tests.administration.state import BadLines, Line, State
 
 
+class WatchedFile(PosixPath):
+    """A file of which one can wait until it is gone."""
+
+    removed: threading.Event
+
+    def __new__(cls, *parts: object) -> WatchedFile:
+        """A path with its own event."""
+        path = super().__new__(cls, *parts)  # type: ignore[arg-type]
+        path.removed = threading.Event()
+        return path
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """As Path."""
+        super().unlink(missing_ok)
+        self.removed.set()
+
+
 class FakeDatasets:
     """The port Datasets. A line that is no JSON object is bad."""
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self.given: queue.SimpleQueue[WatchedFile] = queue.SimpleQueue()
 
     def incoming(self) -> Path:
         """As the port."""
-        return self._state.folder / f"incoming-{next(self._state.ids)}"
+        path = WatchedFile(self._state.folder / f"incoming-{next(self._state.ids)}")
+        path.touch()
+        self.given.put(path)
+        return path
 
     def add(self, file: Path, *, name: str | None = None) -> Dataset:
         """As the port."""

@@ -47,11 +47,16 @@ class State:
     """What the three parts share."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
+        self.readers: list[Callable[[str], None]] = []
         self.ids = itertools.count(1)
         self.now = 1_700_000_000.5
+        self.clear(folder)
+
+    def clear(self, folder: Path) -> None:
+        """Nothing has happened yet."""
+        self.folder = folder
         self.stages: dict[str, Stage] = {}
         self.chains: dict[str, Chain] = {}
         self.datasets: dict[str, Dataset] = {}
@@ -59,7 +64,6 @@ class State:
         self.events: list[StageEvent] = []
         self.keys: dict[tuple[str, str], tuple[str, str]] = {}
         self.asked: list[NewStage] = []
-        self.readers: list[Callable[[str], None]] = []
         self.refusals: list[Exception] = []
 
     def stage(self, stage_id: str) -> Stage:
