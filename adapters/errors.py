@@ -7,6 +7,15 @@ for a class without one.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LineFault:
+    """What is wrong with one line of a data set, the first being line 1."""
+
+    line: int
+    reason: str
 
 
 class AdapterError(Exception):
@@ -62,7 +71,16 @@ class StageError(AdapterError):
 
 
 class DataError(StageError):
-    """The training data are not usable; the message names every bad line and the reason."""
+    """The training data are not usable; the message names every bad line and the reason.
+
+    ``faults`` has them line by line, in order; it is empty where no single line is at fault.
+    """
+
+    def __init__(
+        self, message: str = "", *, faults: tuple[LineFault, ...] = (), param: str | None = None
+    ) -> None:
+        super().__init__(message, param=param)
+        self.faults = faults
 
 
 class ShapeContradiction(StageError):

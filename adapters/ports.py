@@ -39,7 +39,12 @@ class Tokenizer(Protocol):
 
     @property
     def end_token(self) -> int:
-        """The id that ends an answer."""
+        """The id that ends an answer, as the chat template spells it."""
+        ...
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """All ids at which serving ends an answer."""
         ...
 
     def encode(self, text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import threading
@@ -54,6 +55,24 @@ class BaseTokenizer:
         """Ids that end a generation: those of generation_config and the tokenizer's own."""
         return self._end_tokens
 
+    @functools.cached_property
+    def end_token(self) -> int:
+        """The end token that the chat template puts behind an answer.
+
+        The tokenizer's own end of text where there is no template, or none in what it writes.
+        """
+        ask, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+        try:
+            asked = self.render([ask], tools=None, open_turn=True)
+            told = self.render([ask, answer], tools=None, open_turn=False)
+        except ChatTemplateError:
+            told = asked = []
+        for token in told[len(asked) :]:
+            if token in self._end_tokens:
+                return token
+        own = self._wrapper.eos_token_id
+        return min(self._end_tokens) if own is None else int(own)
+
     @property
     def max_context(self) -> int:
         """Prompt plus completion, in tokens."""
@@ -76,21 +95,47 @@ class BaseTokenizer:
         conversation (with the template's words) and where ``template_kwargs`` names something that
         is not the template's.
         """
-        if not self._wrapper.has_chat_template:
-            raise ChatTemplateError(
-                "This base has no chat template: use /v1/completions, or serve an instruct model."
-            )
         if reserved := sorted(_RESERVED.intersection(template_kwargs)):
             raise ChatTemplateError(
                 f"Not for a request to set: {', '.join(reserved)}. Chat template arguments are "
                 "those that the model's template itself reads, such as enable_thinking."
             )
+        return self._apply_template(messages, open_turn=True, arguments=template_kwargs)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None,
+        open_turn: bool,
+    ) -> list[int]:
+        """Token ids of a conversation for training.
+
+        With ``open_turn`` it ends where the assistant's next answer begins, and is what
+        ``encode_chat`` gives. Raises ChatTemplateError where the base has no template or its
+        template refuses the conversation.
+        """
+        arguments = {} if tools is None else {"tools": [dict(tool) for tool in tools]}
+        return self._apply_template(messages, open_turn=open_turn, arguments=arguments)
+
+    def _apply_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        open_turn: bool,
+        arguments: Mapping[str, Any],
+    ) -> list[int]:
+        if not self._wrapper.has_chat_template:
+            raise ChatTemplateError(
+                "This base has no chat template: use /v1/completions, train on rows of plain text, "
+                "or serve an instruct model."
+            )
         try:
             text = self._wrapper.apply_chat_template(
                 [dict(message) for message in messages],
                 tokenize=False,
-                add_generation_prompt=True,
-                **template_kwargs,
+                add_generation_prompt=open_turn,
+                **arguments,
             )
         except Exception as error:  # a template can fail in any way that Python can
             raise ChatTemplateError(
