@@ -6,8 +6,9 @@ zero. Both leave every output unchanged. The scale multiplies all of it, so it n
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from adapters.errors import AdapterMismatch, ShapeContradiction
 from adapters.lineage import LoraRequest
@@ -74,23 +75,19 @@ def shrinkage(parent: LoraShape, shape: LoraShape) -> list[str]:
     return found
 
 
-def select_targets(shapes: Mapping[str, tuple[int, int]], shape: LoraShape) -> tuple[Target, ...]:
-    """The modules of a base that ``shape`` adapts, by path.
+def select_targets(linears: Iterable[Target], shape: LoraShape) -> tuple[Target, ...]:
+    """The modules of a base that ``shape`` adapts, by path and with its rank.
 
-    ``shapes`` gives (in, out) features of each linear layer. Raises AdapterMismatch where a key
-    matches no layer, or more blocks are asked for than there are.
+    ``linears`` are all linear layers of the base, whatever rank they have. Raises AdapterMismatch
+    where a key matches no layer.
     """
-    layers = [
-        Target(path, shape.rank, inner, outer) for path, (inner, outer) in sorted(shapes.items())
-    ]
+    layers = sorted(
+        (dataclasses.replace(each, rank=shape.rank) for each in linears),
+        key=lambda each: each.path,
+    )
     blocks = 1 + max((each.block for each in layers if each.block is not None), default=-1)
-    if shape.num_layers > blocks:
-        raise AdapterMismatch(
-            f"num_layers is {shape.num_layers}, the base has {blocks} blocks: give at most that, "
-            "or -1 for all.",
-            param="lora",
-        )
-    first = blocks - shape.num_layers if shape.num_layers > 0 else 0
+    # More blocks than there are mean all, as in mlx-lm.
+    first = max(0, blocks - shape.num_layers) if shape.num_layers > 0 else 0
     keys = None if shape.keys is None else set(shape.keys)
     if keys is not None:
         known = {name for each in layers for name in (each.key, each.path)}

@@ -27,7 +27,6 @@ from adapters.lineage import TrainSettings
 from adapters.shape import LoraShape
 
 _FORMAT = "chainlora checkpoint 1"
-_MOST_BYTES = 24 << 30
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -123,7 +122,8 @@ def read_checkpoint(file: Path) -> Checkpoint:
 
     Raises AdapterFileError for a file that is missing, damaged or no checkpoint.
     """
-    tensors = read_tensors(file, most=_MOST_BYTES)
+    # The reader sets aside as much as it may read.
+    tensors = read_tensors(file, most=file.stat().st_size if file.is_file() else 0)
     with safe_open(file, framework="numpy") as opened:
         header = opened.metadata() or {}
     step = header.get("step", "")

@@ -8,7 +8,7 @@ own forward: what the others are held to, and what is used where a model cannot 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -87,11 +87,12 @@ class Fused:
     def _loss(self, batch: Batch) -> mx.array:
         tokens, targets = mx.array(batch.tokens), mx.array(batch.targets)
         rows = _gathered(self._walk.hidden(tokens), batch)
-        total = mx.array(0.0)
-        for start in range(0, len(batch.targets), self._chunk):
-            part = slice(start, start + self._chunk)
-            total = total + summed_loss(self._walk.tail(tokens, rows[part]), targets[part])
-        return total
+        parts = [
+            slice(start, start + self._chunk) for start in range(0, len(batch.targets), self._chunk)
+        ]
+        return _added(
+            [summed_loss(self._walk.tail(tokens, rows[part]), targets[part]) for part in parts]
+        )
 
 
 class Sliced:
@@ -113,7 +114,8 @@ class Sliced:
         run = _SlicedBatch(self, batch, sums)
         for index in range(self.walk.count):
             yield partial(run.forward, index)
-        for start in range(0, len(batch.targets), self.chunk):
+        # From the last chunk to the first: the order in which Fused's gradient meets them.
+        for start in reversed(range(0, len(batch.targets), self.chunk)):
             yield partial(run.head, start)
         for index in range(self.walk.count - 1, self.lowest - 1, -1):
             yield partial(run.backward, index)
@@ -124,7 +126,8 @@ class Sliced:
         run = _SlicedBatch(self, batch, sums)
         steps: list[Piece] = [partial(run.forward, index) for index in range(self.walk.count)]
         steps += [
-            partial(run.measured_head, start) for start in range(0, len(batch.targets), self.chunk)
+            partial(run.measured_head, start)
+            for start in reversed(range(0, len(batch.targets), self.chunk))
         ]
         for step in [*steps, run.clear]:
             yield partial(self._evaluated, step)
@@ -144,6 +147,9 @@ class _SlicedBatch:
         self._sums = sums
         self._inputs: dict[int, mx.array] = {}
         self._cotangents: list[mx.array] = []
+        # Of this batch alone: sums over batches are sums of these.
+        self._losses: list[mx.array] = []
+        self._head = Sums()
 
     def forward(self, index: int) -> None:
         tokens = self._tokens()
@@ -165,12 +171,13 @@ class _SlicedBatch:
 
         differentiated: Any = mx.value_and_grad(loss, argnums=(0, 1))
         value, (gradients, cotangent) = differentiated(parameters, self._chunk(start))
-        self._sums.add(value, gradients)
+        self._head.add(None, gradients)
         mx.eval(cotangent)
-        self._cotangents.append(cotangent)
+        self._cotangents.insert(0, cotangent)
+        self._add_loss(start, value)
 
     def measured_head(self, start: int) -> None:
-        self._sums.add(self._chunk_loss(start, self._chunk(start)), {})
+        self._add_loss(start, self._chunk_loss(start, self._chunk(start)))
 
     def backward(self, index: int) -> None:
         cotangent = (
@@ -197,6 +204,14 @@ class _SlicedBatch:
     def clear(self) -> None:
         self._inputs.clear()
         self._cotangents.clear()
+        self._losses.clear()
+        self._head.clear()
+
+    def _add_loss(self, start: int, value: mx.array) -> None:
+        mx.eval(value)
+        self._losses.insert(0, value)
+        if start == 0:
+            self._sums.add(_added(self._losses), self._head.gradients)
 
     def _tokens(self) -> mx.array:
         return mx.array(self._batch.tokens)
@@ -217,6 +232,13 @@ def chunk_rows(walk: Walk) -> int:
     """Rows of this model's head that are computed at once."""
     token = mx.zeros((1, 1), mx.int32)
     return head_rows(walk.tail(token, walk.first(token)[0]).shape[-1])
+
+
+def _added(losses: Sequence[mx.array]) -> mx.array:
+    total = losses[0]
+    for loss in losses[1:]:
+        total = total + loss
+    return total
 
 
 def _differentiated(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from adapters.growth import select_targets
 from adapters.lineage import TrainSettings
-from adapters.shape import Target
+from adapters.shape import LoraShape, Target
 
 _FLOAT32 = 4
 _LOGITS = 1 << 21
@@ -26,8 +27,8 @@ def head_rows(vocabulary: int) -> int:
 
 def estimate(
     config: Mapping[str, Any],
-    shapes: Mapping[str, tuple[int, int]],
-    targets: Sequence[Target],
+    linears: Iterable[Target],
+    shape: LoraShape,
     settings: TrainSettings,
     *,
     longest_row: int,
@@ -35,8 +36,8 @@ def estimate(
 ) -> int:
     """Bytes that training takes at its peak, the base not counted; good to a factor of 2.
 
-    ``config`` is the base's, ``shapes`` the (in, out) features of its linear layers by path,
-    ``longest_row`` a number of tokens, ``itemsize`` that of the activations. The sum of
+    ``config`` is the base's, ``linears`` are all its linear layers, ``longest_row`` is a number of
+    tokens, ``itemsize`` that of the activations. The sum of
 
     * parameters, gradients and two moments: 4 P, with P = 4 bytes * sum of rank * (in + out);
     * the larger of the optimizer step's copies, 5 P, and of one micro-batch of T tokens:
@@ -47,8 +48,10 @@ def estimate(
     Not in it: matrices that a base without kept float32 ones dequantizes in each product, which
     serving needs as well; and the one piece of a model that cannot be sliced.
     """
+    linears = tuple(linears)
+    targets = select_targets(linears, shape)
     parameters = _FLOAT32 * sum(
-        each.rank * (each.in_features + each.out_features) for each in targets
+        shape.rank * (each.in_features + each.out_features) for each in targets
     )
     rows = min(max(settings.micro_batch_tokens // max(longest_row, 1), 1), settings.batch_size)
     tokens = rows * longest_row
@@ -56,10 +59,10 @@ def estimate(
         _number(config, name) for name in ("hidden_size", "num_attention_heads", "vocab_size")
     )
     by_block: dict[int, int] = {}
-    for path, (inner, outer) in shapes.items():
-        block = Target(path, 1, inner, outer).block
-        if block is not None:
-            by_block[block] = by_block.get(block, 0) + inner + outer
+    for each in linears:
+        if each.block is not None:
+            features = each.in_features + each.out_features
+            by_block[each.block] = by_block.get(each.block, 0) + features
     count = 1 + max(by_block, default=-1)
     lowest = min((each.block for each in targets if each.block is not None), default=count)
     between = (count - lowest + 1) * tokens * width

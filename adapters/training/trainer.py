@@ -60,9 +60,8 @@ class Trainer:
     ``should_stop`` is asked: where it says yes, every method but ``checkpoint``, ``adapter`` and
     ``close`` raises Interrupted.
 
-    ``plan.train`` indexes ``examples``; ``plan.validation`` indexes ``validation_examples`` or,
-    where those are None, ``examples`` too. With ``resume`` an earlier run's whole state is taken
-    up.
+    The plan's steps index ``examples``; ``validation_examples`` are all the rows to measure on.
+    With ``resume`` an earlier run's whole state is taken up.
 
     Raises AdapterMismatch where ``start`` does not fit the base or its own shape, AdapterFileError
     where ``resume`` belongs to another stage, DeviceGone where the device is gone.
@@ -72,7 +71,7 @@ class Trainer:
         self,
         device: Device,
         examples: Sequence[Example],
-        validation_examples: Sequence[Example] | None,
+        validation_examples: Sequence[Example],
         plan: Plan,
         settings: TrainSettings,
         start: AdapterFiles,
@@ -86,8 +85,7 @@ class Trainer:
             raise AdapterMismatch(f"The adapter contradicts its own shape: {misfits[0]}.")
         self._device = device
         self._examples = examples
-        held_out = examples if validation_examples is None else validation_examples
-        self._validation = [held_out[index] for index in plan.validation]
+        self._validation = validation_examples
         self._plan = plan
         self._settings = settings
         self._number = stage_number
