@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from mlx.nn.layers.base import Module
 
 from adapters.base.load import Base
+from adapters.formats.mlx_lm import AdapterFiles
 from adapters.lineage import TrainSettings
 from adapters.lora.targets import linear_shape
 from adapters.shape import LoraShape, Target
@@ -58,6 +59,11 @@ def make_examples(count: int = 10, *, seed: int = 0, longest: int = 14) -> list[
         tokens = tuple(draw.randrange(3, VOCABULARY) for _ in range(length))
         rows.append(Example(tokens, (False,) * prompt + (True,) * (length - prompt), line))
     return rows
+
+
+def bits(files: AdapterFiles) -> dict[str, tuple[bytes, bytes]]:
+    """Every byte of an adapter."""
+    return {path: (a.data, b.data) for path, (a, b) in files.tensors.items()}
 
 
 def make_trainer(
