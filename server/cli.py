@@ -12,7 +12,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from server.arguments import Parser, UsageError
 
 if TYPE_CHECKING:
     from server.chat import Chat
@@ -26,6 +29,8 @@ commands:
   serve     serve a base model and its adapters over HTTP
   doctor    say what this machine runs on, what is missing and the cure
   chat      talk to a server in the terminal
+  stage     train a stage of a chain, follow it, steer it
+  chain     look at chains; move heads, fork, label, delete
   version   print the version
 
 'chainlora COMMAND --help' lists a command's options.
@@ -33,20 +38,6 @@ commands:
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-
-
-class UsageError(Exception):
-    """The arguments cannot be understood; ``str()`` says which and how to mend them."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse without its own exit and without guessing at abbreviations."""
-
-    def __init__(self, command: str, description: str) -> None:
-        super().__init__(prog=f"chainlora {command}", description=description, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; '{self.prog} --help' lists the options")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "serve": _serve,
         "doctor": _doctor,
         "chat": _chat,
+        "stage": partial(_administer, "stage"),
+        "chain": partial(_administer, "chain"),
         "version": _version,
     }
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -137,7 +130,7 @@ def _serve_flags(arguments: list[str]) -> tuple[dict[str, object], int | None]:
     """The settings that were given as flags, and the supervisor's pipe."""
     from server.settings import Settings, flag_of, variable_of
 
-    parser = _Parser("serve", "Serve a base model and its adapters over an OpenAI-compatible API.")
+    parser = Parser("serve", "Serve a base model and its adapters over an OpenAI-compatible API.")
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, ()) else f"; default: {field.default}"
         text = f"{field.description} [{variable_of(name)}{default}]"
@@ -179,7 +172,7 @@ def _settings(flags: Mapping[str, object]) -> Settings:
 
 
 def _doctor(arguments: list[str]) -> int:
-    parser = _Parser("doctor", "Say what this machine runs on, what is missing and the cure.")
+    parser = Parser("doctor", "Say what this machine runs on, what is missing and the cure.")
     parser.add_argument("--selftest", action="store_true", help="also check every fast path")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--data-dir", default=argparse.SUPPRESS, help="the data directory to check")
@@ -204,7 +197,7 @@ def _print_report(report: DoctorReport) -> None:
 
 
 def _chat(arguments: list[str]) -> int:
-    parser = _Parser("chat", "Talk to an OpenAI-compatible server; /help lists the commands.")
+    parser = Parser("chat", "Talk to an OpenAI-compatible server; /help lists the commands.")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="default: %(default)s")
     parser.add_argument("--model", default="", help="default: the first that the server lists")
     parser.add_argument(
@@ -258,8 +251,25 @@ def _converse(chat: Chat) -> int:
             _complain(str(error))
 
 
+def _administer(command: str, arguments: list[str]) -> int:
+    from server import chain_cli, stage_cli
+    from server.admin_client import AdminError
+    from server.screen import Screen
+
+    def write(text: str) -> None:
+        print(text, end="", flush=True)
+
+    screen = Screen(write, input, is_terminal=sys.stdout.isatty())
+    run = stage_cli.run if command == "stage" else chain_cli.run
+    try:
+        return run(arguments, screen)
+    except AdminError as error:
+        _complain(" ".join(str(error).split()))
+        return EXIT_FAILED
+
+
 def _version(arguments: list[str]) -> int:
-    _Parser("version", "Print the version.").parse_args(arguments)
+    Parser("version", "Print the version.").parse_args(arguments)
     from importlib.metadata import PackageNotFoundError, version
 
     try:

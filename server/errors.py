@@ -15,7 +15,7 @@ _SERVER = "server_error"
 _RATE = "rate_limit_error"
 
 
-class LineFault(TypedDict):
+class LineFields(TypedDict):
     """What is wrong with one line of training data; ``line`` counts from 1."""
 
     line: int
@@ -29,7 +29,7 @@ class ErrorFields(TypedDict):
     type: str
     param: str | None
     code: str
-    lines: NotRequired[list[LineFault]]
+    lines: NotRequired[list[LineFields]]
 
 
 class ErrorContent(TypedDict):
@@ -133,7 +133,7 @@ def to_body(error: BaseException, *, request_id: str = "") -> ErrorBody:
             faults = getattr(error, "faults", ())
             if faults:
                 body.content["error"]["lines"] = [
-                    LineFault(line=fault.line, reason=fault.reason) for fault in faults
+                    LineFields(line=fault.line, reason=fault.reason) for fault in faults
                 ]
             return body
     message = (

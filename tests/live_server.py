@@ -69,7 +69,7 @@ def live_server(
     ``parts`` are further fields of ``Parts``, such as ``stages``.
     """
     listener = socket.create_server(("127.0.0.1", 0))
-    # asyncio does it only where it knows the protocol; without, every answer waits 40 ms for an ACK.
+    # asyncio does it only where it knows the protocol; else an answer waits 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     engine = FakeEngine(script=script, max_rows=32, queue_limit=64, context=4096)
     api = create_api(replace(_parts(engine, adapters), **parts))

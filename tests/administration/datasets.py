@@ -11,12 +11,13 @@ from pathlib import Path, PosixPath
 from adapters.errors import (
     DatasetNotFound,
     DatasetProtected,
+    LineFault,
 )
 from adapters.lineage import (
     Dataset,
     Page,
 )
-from tests.administration.state import BadLines, Line, State
+from tests.administration.state import State, bad_lines
 
 
 class WatchedFile(PosixPath):
@@ -55,12 +56,12 @@ class FakeDatasets:
         data = file.read_bytes()
         file.unlink()
         faults = [
-            Line(number, "is no JSON object")
+            LineFault(number, "is no JSON object")
             for number, line in enumerate(data.splitlines(), start=1)
             if not _is_object(line)
         ]
         if faults:
-            raise BadLines(*faults)
+            raise bad_lines(*faults)
         state = self._state
         dataset_id = f"sha256-{hashlib.sha256(data).hexdigest()}"
         rows = len(data.splitlines())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.errors import (
     ChainNotFound,
     DataError,
+    LineFault,
     RevisionNotFound,
     StageNotFound,
 )
@@ -27,20 +27,10 @@ BASE = "base-fingerprint"
 SHAPE = LoraShape(8, 20.0, 16, ("self_attn.q_proj", "self_attn.v_proj"))
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of a data set that is wrong."""
-
-    line: int
-    reason: str
-
-
-class BadLines(DataError):
-    """A DataError with its lines, as the real one has them."""
-
-    def __init__(self, *faults: Line) -> None:
-        super().__init__("; ".join(f"line {one.line}: {one.reason}" for one in faults))
-        self.faults = faults
+def bad_lines(*faults: LineFault) -> DataError:
+    """The error for a data set with these lines."""
+    text = "; ".join(f"line {one.line}: {one.reason}" for one in faults)
+    return DataError(text, faults=faults)
 
 
 class State:

@@ -53,7 +53,8 @@ def test_help_lists_every_command(word: str, capsys: pytest.CaptureFixture[str])
 def test_an_unknown_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     """One line names the word and the commands that there are."""
     assert _error(["sevre"], capsys) == (
-        "chainlora: there is no command 'sevre'; the commands are serve, doctor, chat, version"
+        "chainlora: there is no command 'sevre'; the commands are "
+        "serve, doctor, chat, stage, chain, version"
     )
 
 

@@ -1,0 +1,193 @@
+"""The admin routes of a server, for programs that have the standard library alone."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlencode, urlsplit
+
+Json = dict[str, Any]
+
+
+class AdminError(Exception):
+    """The server refused; ``str()`` is its own message, ``status`` and ``code`` are for programs.
+
+    Without a server's answer both are None.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class Unreachable(AdminError):
+    """No answer, or one that breaks off: it may be there again in a while."""
+
+
+class AdminClient:
+    """One server. Every method raises AdminError where it refuses, Unreachable where it is away."""
+
+    def __init__(self, url: str, *, timeout_s: float = 60.0) -> None:
+        """``url`` is the server's root, with or without ``/v1``; ``timeout_s`` bounds a silence.
+
+        Raises AdminError for anything but an http(s) URL.
+        """
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+            raise AdminError(f"{url!r} is no server address; write it like http://127.0.0.1:8000.")
+        self._kind = (
+            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        )
+        self._host, self._port = parts.hostname, port
+        self._root = parts.path.rstrip("/").removesuffix("/v1")
+        self._url = url
+        self._timeout_s = timeout_s
+
+    def get(self, *path: str, query: Mapping[str, object] | None = None) -> Json:
+        """What ``/admin/…`` shows; query values that are None are left out."""
+        return self._call("GET", path, query=query)
+
+    def post(
+        self, *path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> Json:
+        """What ``/admin/…`` answers to ``body``."""
+        return self._call("POST", path, body=body, headers=headers)
+
+    def put(self, *path: str, body: Mapping[str, Any]) -> Json:
+        """As ``post``."""
+        return self._call("PUT", path, body=body)
+
+    def delete(self, *path: str) -> Json:
+        """What is left."""
+        return self._call("DELETE", path)
+
+    def upload(self, path: Path) -> Json:
+        """Send a JSONL file piece by piece; the data set that it is now."""
+        try:
+            with path.open("rb") as file:
+                size = path.stat().st_size
+                headers = {"Content-Type": "application/jsonl", "Content-Length": str(size)}
+                target = _target(("datasets",), {"name": path.name})
+                with self._open("POST", target, file, headers) as response:
+                    return _object(response)
+        except OSError as error:
+            raise AdminError(f"Cannot read {path}: {error.strerror or error}.") from None
+
+    def events(self, stage: str, *, after: int = 0) -> Iterator[Json]:
+        """The stage's events with ids above ``after``, until the server ends the stream.
+
+        It does at the stage's end, and when it stops itself.
+        """
+        headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
+        target = _target(("stages", stage, "events"), None)
+        with self._open("GET", target, None, headers) as response:
+            for name, data in parse_events(response):
+                event = _parsed(data)
+                if name == "error":
+                    raise _refusal(event, None)
+                yield event
+
+    def _call(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        query: Mapping[str, object] | None = None,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Json:
+        data = None if body is None else json.dumps(body).encode()
+        sent = {**(headers or {}), **({} if data is None else {"Content-Type": "application/json"})}
+        with self._open(method, _target(path, query), data, sent) as response:
+            return _object(response)
+
+    @contextmanager
+    def _open(
+        self, method: str, target: str, body: bytes | BinaryIO | None, headers: Mapping[str, str]
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = self._kind(self._host, self._port, timeout=self._timeout_s)
+        try:
+            # Refused before all was sent: the answer is there already.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, self._root + target, body, dict(headers))
+            response = connection.getresponse()
+            if not 200 <= response.status < 300:
+                raise _refused(response)
+            yield response
+        except TimeoutError:
+            raise Unreachable(
+                f"{self._url} was silent for {self._timeout_s:g} s. Is the server still busy?"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(
+                f"No answer from {self._url} ({error}). Is the server up? "
+                "'chainlora serve' starts one; --url names another."
+            ) from None
+        finally:
+            connection.close()
+
+
+def parse_events(lines: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Name and data of each event of a stream; one that is cut off is left out."""
+    name, data = "", b""
+    for line in lines:
+        field, _, value = line.rstrip(b"\r\n").partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"event":
+            name = value.decode("utf-8", "replace")
+        elif field == b"data":
+            data = data + b"\n" + value if data else value
+        elif not field and not value and line.endswith(b"\n"):
+            if data:
+                yield name, data
+            name, data = "", b""
+
+
+def _target(path: tuple[str, ...], query: Mapping[str, object] | None) -> str:
+    steps = "/".join(quote(step, safe="") for step in ("admin", *path))
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    return f"/{steps}" + (f"?{urlencode(given, errors='replace')}" if given else "")
+
+
+def _object(response: http.client.HTTPResponse) -> Json:
+    return _parsed(response.read())
+
+
+def _parsed(data: bytes) -> Json:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise AdminError(
+            f"The server's answer is no JSON object: {data[:80]!r}. Does --url name chainlora?"
+        )
+    return value
+
+
+def _refused(response: http.client.HTTPResponse) -> AdminError:
+    body = response.read(2**20)
+    try:
+        return _refusal(json.loads(body), response.status)
+    except ValueError:
+        text = body[:200].decode(errors="replace")
+        return AdminError(
+            f"The server refused: {text} (HTTP {response.status})", status=response.status
+        )
+
+
+def _refusal(body: object, status: int | None) -> AdminError:
+    match body:
+        case {"error": {"message": str(message), "code": str(code)}}:
+            return AdminError(message, status=status, code=code)
+        case _:
+            shown = json.dumps(body)[:200]
+            return AdminError(f"The server refused: {shown} (HTTP {status})", status=status)
