@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import queue
 import random
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from typing import Any, Self, TypeVar
 
+import adapters  # noqa: F401
+
+# isort: split
+import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from adapters.base.load import Base
 from adapters.formats.mlx_lm import AdapterFiles
 from adapters.lineage import TrainSettings
 from adapters.lora.targets import linear_shape
+from adapters.ports import Device
 from adapters.shape import LoraShape, Target
 from adapters.training.batches import Example, make_plan
 from adapters.training.shape_growth import initial_adapter
@@ -69,7 +77,7 @@ def bits(files: AdapterFiles) -> dict[str, tuple[bytes, bytes]]:
 def make_trainer(
     base: Base,
     *,
-    device: InlineDevice | None = None,
+    device: Device | None = None,
     examples: Sequence[Example] | None = None,
     settings: TrainSettings = SETTINGS,
     shape: LoraShape = SHAPE,
@@ -92,3 +100,42 @@ def make_trainer(
         stage_number=stage,
         **(arguments | changes),
     )
+
+
+class ThreadDevice:
+    """A device on a thread of its own, which loads the base and runs every piece."""
+
+    base: Base
+
+    def __init__(self, load: Callable[[], Base]) -> None:
+        self._load = load
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
+        self._calls = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.base = self._ask(self._load)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._calls.put(None)
+        self._thread.join()
+
+    def run(self, piece: Callable[[Any], Result]) -> Result:
+        """``piece(model)`` on the thread."""
+        return self._ask(lambda: piece(self.base.model))
+
+    def _ask(self, call: Callable[[], Result]) -> Result:
+        outcome: Future[Result] = Future()
+        self._calls.put((call, outcome))
+        return outcome.result()
+
+    def _work(self) -> None:
+        while (asked := self._calls.get()) is not None:
+            call, outcome = asked
+            try:
+                outcome.set_result(call())
+            except Exception as error:  # noqa: BLE001  # it belongs to whoever asked
+                outcome.set_exception(error)
+        mx.clear_streams()

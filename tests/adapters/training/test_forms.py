@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import adapters  # noqa: F401
 
@@ -10,7 +11,7 @@ import adapters  # noqa: F401
 import mlx.core as mx
 import pytest
 
-from adapters.base.load import Base
+from adapters.base.load import Base, load_base
 from adapters.shape import LoraShape
 from adapters.training.forms import Form, Fused, Sliced, Whole
 from adapters.training.loss import Batch, Sums, make_batch, number
@@ -142,3 +143,12 @@ def test_slices_hold_less_memory_than_one_piece(base: Base) -> None:
         sums_of(form, wanted)
         peaks.append(mx.get_peak_memory() - before)
     assert peaks[0] < 0.8 * peaks[1]
+
+
+def test_a_base_without_kept_matrices_is_sliced_to_the_same_bits(tiny_model: Path) -> None:
+    """Products that dequantize on the way, forward and back, are products like any other."""
+    base = load_base(tiny_model, cpu_float32_bytes=0)
+    assert base.compute.form == "dequantize"
+    tree = make_tree(base, SHAPES["last blocks"])
+    wanted = batches(1)
+    assert same_bits(sums_of(Sliced(tree), wanted), sums_of(Fused(tree), wanted))

@@ -12,7 +12,7 @@ import adapters  # noqa: F401
 import mlx.core as mx
 import pytest
 
-from adapters.base.load import Base
+from adapters.base.load import Base, load_base
 from adapters.errors import AdapterFileError
 from adapters.formats.mlx_lm import AdapterFiles, read_adapter, write_adapter
 from adapters.training.checkpoint import read_checkpoint, write_checkpoint
@@ -22,6 +22,7 @@ from tests.training_rig import (
     SETTINGS,
     SHAPE,
     InlineDevice,
+    ThreadDevice,
     bits,
     linears_of,
     make_examples,
@@ -124,3 +125,11 @@ def test_a_checkpoint_of_another_stage_is_refused(
     checkpoint = make_trainer(base).checkpoint()
     with pytest.raises(AdapterFileError, match=word):
         make_trainer(base, resume=checkpoint, **changes)
+
+
+def test_a_device_on_its_own_thread_gives_the_same_bits(tiny_model: Path, base: Base) -> None:
+    """No lazy array crosses: the trainer's thread touches nothing of MLX."""
+    here = trained(base, shape=DROPPED)
+    with ThreadDevice(lambda: load_base(tiny_model)) as device:
+        there = trained(device.base, shape=DROPPED, device=device)
+    assert bits(there) == bits(here)
