@@ -105,13 +105,14 @@ def read_rows(lines: Iterable[bytes], faults: Faults) -> Iterator[Row]:
         try:
             value = parse_object(line)
             form = _form(value)
+            row = _PARSERS[form](number, value)
             first = first or (number, form)
             if form != first[1]:
                 raise BadLine(
                     f"is a {form} row and line {first[0]} is a {first[1]} row: a data set keeps to "
                     "one form"
                 )
-            yield _PARSERS[form](number, value)
+            yield row
         except BadLine as error:
             faults.add(number, str(error))
     if first is None and not faults:

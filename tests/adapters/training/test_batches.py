@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -72,7 +73,7 @@ def test_rows_of_like_length_are_computed_together(lengths: list[int], tokens: i
     batches = micro_batches(range(len(lengths)), lengths, tokens)
     order = [lengths[row] for batch in batches for row in batch.rows]
     assert order == sorted(lengths)
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in itertools.pairwise(batches):
         assert (len(batch.rows) + 1) * lengths[following.rows[0]] > tokens
 
 
@@ -159,7 +160,7 @@ def test_no_rows_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("length", [{}, {"epochs": 1, "iters": 1}])
-def test_a_stage_has_one_length(length: dict[str, int]) -> None:
+def test_a_stage_has_one_length(length: dict[str, Any]) -> None:
     """Both or neither is a caller's mistake."""
     with pytest.raises(ValueError, match="one of iters and epochs"):
         make_plan([1], TrainSettings(**length), stage_number=1)
