@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _IN_BLOCK = re.compile(r"(?:.*?\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)")
 
@@ -32,6 +33,19 @@ class Target:
         """The path inside the block; outside the blocks, the whole path."""
         found = _IN_BLOCK.fullmatch(self.path)
         return self.path if found is None else found[2]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseShape:
+    """What the arithmetic of adapters needs to know of a base.
+
+    ``config`` is the model's own; ``linears`` are its linear layers, with rank 0; ``itemsize`` is
+    that of its activations in bytes.
+    """
+
+    config: Mapping[str, Any]
+    linears: tuple[Target, ...]
+    itemsize: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from server.api.admin.ports import Chains, Datasets, Stages
 from server.api.application import create_api
 from server.api.parts import HttpLimits, Parts
 from server.api.transport import http_protocol
-from server.core.catalog import NamedAdapter, StaticCatalog
-from server.core.ports import Catalog, Engine, Model, Tokenizer
+from server.core.ports import Catalog, Engine, Tokenizer
 from server.settings import Settings
 from server.supervise import EXIT_POISONED
 
@@ -32,19 +32,36 @@ _FAREWELL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Management:
+    """Chains and their training: what ``/admin`` reaches, and what runs behind it.
+
+    ``start`` is called once the engine takes requests, ``stop`` before it stops; ``stop`` may block
+    for the time of a checkpoint.
+    """
+
+    stages: Stages
+    chains: Chains
+    datasets: Datasets
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """What loading the base gives: the parts that only an implementation can make.
 
-    ``engine`` is not started yet. ``revisions`` maps each name in ``settings.adapters`` to the
-    revision id that the engine knows the directory by. ``fingerprint`` identifies base and build in
-    answers; ``facts`` gives what ``/admin/engine`` shows about device, BLAS and base.
+    ``engine`` is not started yet. ``fingerprint`` identifies base and build in answers; ``facts``
+    gives what ``/admin/engine`` shows about device, BLAS and base; ``close`` lets go of what was
+    opened.
     """
 
     engine: Engine
     tokenizer: Tokenizer
+    catalog: Catalog
     fingerprint: str
-    revisions: Mapping[str, str]
     facts: Callable[[], Mapping[str, Any]]
+    management: Management | None = None
+    close: Callable[[], None] = lambda: None
 
 
 Load = Callable[[Settings], Loaded]
@@ -53,23 +70,37 @@ Load = Callable[[Settings], Loaded]
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """The parts, wired. Start before the first request, stop after the last."""
+    """The parts, wired. Start before the first request, stop after the last.
+
+    ``closing`` is set when it stops: streams that follow a stage end then.
+    """
 
     settings: Settings
-    engine: Engine
-    catalog: Catalog
+    loaded: Loaded
     api: FastAPI
     closing: asyncio.Event
-    """Set when it stops: streams that follow a stage end then."""
+
+    @property
+    def engine(self) -> Engine:
+        """What answers requests."""
+        return self.loaded.engine
 
     async def start(self) -> None:
         """Return when requests can be served; raise EngineFailed where the device cannot."""
         await self.engine.start()
+        if self.loaded.management is not None:
+            self.loaded.management.start()
 
     async def stop(self) -> None:
-        """Refuse new requests, let running ones finish within the grace, end the rest."""
+        """Refuse new requests, let running ones finish within the grace, end the rest.
+
+        Training stops first: its last checkpoint needs the device.
+        """
         self.closing.set()
+        if self.loaded.management is not None:
+            await asyncio.to_thread(self.loaded.management.stop)
         await self.engine.stop(grace_s=self.settings.shutdown_grace_s)
+        self.loaded.close()
 
     @property
     def failed(self) -> bool:
@@ -80,15 +111,10 @@ class Application:
 def build(settings: Settings, load: Load) -> Application:
     """Every part, made and wired, none started."""
     loaded = load(settings)
-    now = int(time.time())
-    adapters = [
-        NamedAdapter(name, loaded.revisions[name], created=now, root=directory.name)
-        for name, directory in settings.adapters
-    ]
-    catalog = StaticCatalog(Model(settings.base_name, created=now), adapters)
+    management = loaded.management
     parts = Parts(
         engine=loaded.engine,
-        catalog=catalog,
+        catalog=loaded.catalog,
         tokenizer=loaded.tokenizer,
         limits=_http_limits(settings),
         fingerprint=loaded.fingerprint,
@@ -96,8 +122,11 @@ def build(settings: Settings, load: Load) -> Application:
         new_id=lambda: uuid.uuid4().hex,
         draw_seed=lambda: secrets.randbits(64),
         facts=lambda: {**loaded.facts(), "settings": settings.model_dump(mode="json")},
+        stages=None if management is None else management.stages,
+        chains=None if management is None else management.chains,
+        datasets=None if management is None else management.datasets,
     )
-    return Application(settings, loaded.engine, catalog, create_api(parts), parts.closing)
+    return Application(settings, loaded, create_api(parts), parts.closing)
 
 
 def serve(settings: Settings, load: Load) -> int:

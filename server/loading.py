@@ -1,72 +1,90 @@
-"""The real parts behind ``server.app``'s seam: base, tokenizer, adapters and the MLX engine."""
+"""The real parts behind ``server.app``'s seam: base, tokenizer, store, training and MLX engine."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
+import platform
+import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from adapters.base.blas import preload
 from adapters.base.device import describe_device
 from adapters.base.fingerprint import fingerprint
-from adapters.base.load import load_base, resolve_model
-from adapters.base.tokenizer import load_tokenizer
-from adapters.formats.mlx_lm import AdapterFiles, read_adapter
-from adapters.formats.revision import revision_id
-from server.app import Loaded
+from adapters.base.load import Base, load_base, resolve_model
+from adapters.base.tokenizer import BaseTokenizer, load_tokenizer
+from adapters.lora.targets import linear_targets
+from adapters.pins import Pins
+from adapters.shape import BaseShape
+from adapters.stages.imports import bring_in
+from adapters.stages.intake import Intake
+from adapters.stages.run import Host
+from adapters.stages.runner import Runner
+from adapters.stages.service import ChainService, DatasetService, StageService
+from adapters.store import Store
+from server.app import Loaded, Management
+from server.catalog import ChainCatalog
+from server.core.ports import Model
 from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
+from server.samples import Candidates, EngineSampler
 from server.settings import Settings
+from server.sources import StoredAdapters
 
 log = logging.getLogger(__name__)
 
 _KV_BYTES_PER_VALUE = 4
+_TRAINING_SHARE = 0.5
+"""Of the memory that is free when a stage is added: the rest is for rows and their caches."""
 
 
-class DirectoryAdapters:
-    """Adapters that lie in directories, by revision id; each is read when it is wanted."""
+class _BaseShapeLater:
+    """What the device thread finds out when it loads the base."""
 
-    def __init__(self, directories: Mapping[str, Path]) -> None:
-        self._directories = dict(directories)
+    def __init__(self) -> None:
+        self._found: BaseShape | None = None
 
-    def read(self, revision: str) -> AdapterFiles:
-        """The adapter's arrays; OSError where the directory holds another one by now."""
-        directory = self._directories[revision]
-        files = read_adapter(directory)
-        if revision_id(files) != revision:
-            raise OSError(f"{directory} changed after the server started; restart the server.")
-        return files
+    def found(self, base: Base) -> None:
+        """Called once, on the device thread."""
+        itemsize = 4 if base.compute.dtype == "float32" else 2
+        self._found = BaseShape(base.config, linear_targets(base.model), itemsize)
 
-    def registered(self) -> int:
-        """How many adapters there are."""
-        return len(self._directories)
+    def __call__(self) -> BaseShape:
+        if self._found is None:
+            raise RuntimeError("the base is not loaded yet")
+        return self._found
 
 
 def load_parts(settings: Settings) -> Loaded:
     """Everything but the arrays, which the device thread loads when the engine starts.
 
-    Raises AdapterError where the base or an adapter cannot be used.
+    Raises AdapterError where the base, an adapter or the data directory cannot be used.
     """
     path = resolve_model(settings.model, settings.data_dir, progress=log.info)
     tokenizer = load_tokenizer(path)
-    revisions: dict[str, str] = {}
-    directories: dict[str, Path] = {}
+    identity = fingerprint(path)
+    store = Store(settings.data_dir, clock=time.time, base=identity)
     for name, directory in settings.adapters:
-        revisions[name] = revision_id(read_adapter(directory))
-        directories[revisions[name]] = directory
+        bring_in(store, name, directory)
     facts: dict[str, Any] = {}
+    shape = _BaseShapeLater()
 
     def load() -> LoadedModel:
         base = load_base(path, cpu_float32_bytes=settings.cpu_float32_bytes)
         facts["compute"] = dataclasses.asdict(base.compute)
+        shape.found(base)
         return LoadedModel(base.model, tokenizer.vocab_size, base.compute.dtype)
 
     free = describe_device().memory_free_bytes
-    identity = fingerprint(path)
-    engine = MlxEngine(load, _limits(settings, path, free), DirectoryAdapters(directories))
+    candidates = Candidates(StoredAdapters(store))
+    engine = MlxEngine(load, _limits(settings, path, free), candidates)
+    sampler = EngineSampler(engine, tokenizer, candidates, engine.forget, lambda: engine.loop)
+    host = Host(store, engine.device, sampler, tokenizer, shape, _build_record())
+    pins = Pins()
     facts.update(
         base={"path": path.name, "fingerprint": identity},
         device=dataclasses.asdict(describe_device()),
@@ -75,10 +93,39 @@ def load_parts(settings: Settings) -> Loaded:
     return Loaded(
         engine=engine,
         tokenizer=tokenizer,
+        catalog=ChainCatalog(Model(settings.base_name, created=int(time.time())), store, pins),
         fingerprint=f"fp_{identity[:16]}",
-        revisions=revisions,
         facts=lambda: dict(facts),
+        management=_management(host, tokenizer, pins, engine),
+        close=store.close,
     )
+
+
+def _management(host: Host, tokenizer: BaseTokenizer, pins: Pins, engine: MlxEngine) -> Management:
+    runner = Runner(host)
+    intake = Intake(host.store, tokenizer, host.base, _free_for_training)
+    return Management(
+        stages=StageService(host.store, intake, runner),
+        chains=ChainService(host.store, pins, engine.forget),
+        datasets=DatasetService(host.store, intake),
+        start=runner.start,
+        stop=runner.stop,
+    )
+
+
+def _free_for_training() -> int:
+    return int(describe_device().memory_free_bytes * _TRAINING_SHARE)
+
+
+def _build_record() -> Mapping[str, Any]:
+    """What bit-equality depends on besides a stage's own settings."""
+    blas = preload()
+    return {
+        "versions": {name: version(name) for name in ("mlx", "mlx-lm", "chainlora")},
+        "device": describe_device().kind,
+        "machine": platform.machine(),
+        "blas": {"source": blas.source, "config": blas.config, "threads": blas.threads},
+    }
 
 
 def _limits(settings: Settings, path: Path, free: int) -> Limits:

@@ -60,7 +60,7 @@ class EngineSampler:
         tokenizer: Tokenizer,
         candidates: Candidates,
         forget: Forget,
-        loop: asyncio.AbstractEventLoop,
+        loop: Callable[[], asyncio.AbstractEventLoop],
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
@@ -95,7 +95,7 @@ class EngineSampler:
             flow="sample",
         )
         try:
-            return asyncio.run_coroutine_threadsafe(self._read(request), self._loop).result()
+            return asyncio.run_coroutine_threadsafe(self._read(request), self._loop()).result()
         except (EngineFailed, ShuttingDown) as error:
             raise DeviceGone(str(error)) from error
         except ServeError as error:

@@ -19,10 +19,10 @@ import uvicorn
 
 from server.api.application import create_api
 from server.api.parts import HttpLimits, Parts
-from server.core.catalog import NamedAdapter, StaticCatalog
 from server.core.ports import Model
 from tests.fake_tokenizer import FakeTokenizer
 from tests.fakes import FakeEngine, Script, saying
+from tests.static_catalog import NamedAdapter, StaticCatalog
 
 BASE = "tiny"
 HELLO = saying("hello")

@@ -58,19 +58,16 @@ def model_routes(parts: Parts) -> APIRouter:
     router = APIRouter()
 
     @router.get("/v1/models", response_model=None)
-    async def models() -> Response:
-        rows = [model_row(model) for model in parts.catalog.models()]
+    async def models(request: Request) -> Response:
+        pins = request.query_params.get("pins") == "1"
+        rows = [model_row(model) for model in parts.catalog.models(pins=pins)]
         return _json({"object": "list", "data": rows})
 
     @router.get("/v1/models/{name:path}", response_model=None)
     async def model(name: str) -> Response:
-        for listed in parts.catalog.models():
-            if listed.id == name:
-                return _json(model_row(listed))
         if len(name) > MODEL_LENGTH:
             raise UnknownModel(f"No model's name is longer than {MODEL_LENGTH}.", param="model")
-        with parts.catalog.pin(name):  # says why the name does not work, if it does not
-            raise UnknownModel(f"The model {name!a} can be used but is not listed.", param="model")
+        return _json(model_row(parts.catalog.model(name)))
 
     return router
 

@@ -77,8 +77,12 @@ class Target:
 class Catalog(Protocol):
     """Names to revisions."""
 
-    def models(self) -> Sequence[Model]:
-        """Every listed model, base first."""
+    def models(self, *, pins: bool = False) -> Sequence[Model]:
+        """Base, heads and labels, base first; with ``pins`` also every stage's ``@n``."""
+        ...
+
+    def model(self, name: str) -> Model:
+        """The row of a name that can be used, listed or not; raises UnknownModel, TwoAdapters."""
         ...
 
     def pin(self, name: str) -> AbstractContextManager[Target]:

@@ -93,6 +93,11 @@ class MlxEngine:
         """Ask for the end of a row; unknown and ended rows are no error."""
         self._inbox.put(Cancel(request_id))
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that ``start`` ran on."""
+        return self._loop
+
     def forget(self, revision: str) -> None:
         """Free a deleted revision's memory, as soon as no row holds it; from any thread."""
         self._inbox.put(Forget(revision))

@@ -13,7 +13,7 @@ from adapters.formats.revision import revision_id
 from server.core.ports import Engine
 from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
-from server.loading import DirectoryAdapters
+from tests.directory_adapters import DirectoryAdapters
 
 _PROBES = 2
 """Forwards that the worker runs before it is ready, which no hand holds."""

@@ -14,8 +14,8 @@ from adapters.formats.mlx_lm import AdapterFiles, read_adapter
 from adapters.formats.revision import revision_id
 from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
-from server.loading import DirectoryAdapters
 from server.samples import Candidates, EngineSampler
+from tests.directory_adapters import DirectoryAdapters
 from tests.equality import solo_greedy
 
 LIMITS = Limits(
@@ -71,7 +71,7 @@ def test_samples_are_what_the_adapter_answers_and_leave_nothing_behind(
     async def scenario() -> tuple[str, str]:
         await engine.start()
         loop = asyncio.get_running_loop()
-        sampler = EngineSampler(engine, tokenizer, candidates, engine.forget, loop)
+        sampler = EngineSampler(engine, tokenizer, candidates, engine.forget, lambda: loop)
         try:
             base = await asyncio.to_thread(ask, sampler, None)
             files = read_adapter(tiny_adapters["b8"])
@@ -105,7 +105,7 @@ def test_a_sample_prompt_that_does_not_fit_says_both_numbers(
     async def scenario() -> None:
         engine = MlxEngine(lambda: pytest.fail("not started"), LIMITS, candidates)
         loop = asyncio.get_running_loop()
-        sampler = EngineSampler(engine, tokenizer, candidates, engine.forget, loop)
+        sampler = EngineSampler(engine, tokenizer, candidates, engine.forget, lambda: loop)
         long = "rudder " * tokenizer.max_context
         with pytest.raises(StageError, match=str(tokenizer.max_context)):
             await asyncio.to_thread(sampler.answer, long, None, max_tokens=4)

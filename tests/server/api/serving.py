@@ -14,10 +14,11 @@ from typing import Any
 import httpx
 
 from server.app import Application, HttpServer, Loaded, build
-from server.core.catalog import StaticCatalog
+from server.core.ports import Model
 from server.settings import Settings
 from tests.fake_tokenizer import FakeTokenizer
 from tests.fakes import FakeEngine
+from tests.static_catalog import NamedAdapter, StaticCatalog
 
 BASE = "org/tiny:v1"
 PIRATE = f"{BASE}:pirate"
@@ -32,8 +33,10 @@ def load_fakes(engine: FakeEngine) -> Any:
         return Loaded(
             engine=engine,
             tokenizer=FakeTokenizer(),
+            catalog=StaticCatalog(
+                Model(BASE, created=7), [NamedAdapter("pirate", REVISION, 8, root="pirate")]
+            ),
             fingerprint="fp_test",
-            revisions={"pirate": REVISION},
             facts=lambda: {"device": "fake"},
         )
 
@@ -72,7 +75,7 @@ class Served:
 
     def pinned(self) -> dict[str, int]:
         """The catalog's pins, which must be gone when no request runs."""
-        catalog = self.application.catalog
+        catalog = self.application.loaded.catalog
         assert isinstance(catalog, StaticCatalog)
         return catalog.pinned()
 

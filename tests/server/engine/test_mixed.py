@@ -19,7 +19,7 @@ from server.core.errors import AdapterUnavailable
 from server.core.messages import Event, Failed, Finished, Generate, Sampling, Token
 from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
-from server.loading import DirectoryAdapters
+from tests.directory_adapters import DirectoryAdapters
 from tests.equality import assert_same_tokens, solo_greedy
 
 pytestmark = pytest.mark.anyio

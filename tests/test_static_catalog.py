@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from server.core.catalog import NamedAdapter, StaticCatalog
 from server.core.errors import TwoAdapters, UnknownModel
 from server.core.ports import Model, Target
+from tests.static_catalog import NamedAdapter, StaticCatalog
 
 BASE = Model(id="org/base:v1", created=7)
 

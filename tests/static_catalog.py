@@ -40,7 +40,7 @@ class StaticCatalog:
         if len(self._adapters) != len(adapters):
             raise ValueError("two adapters have the same name; give each its own")
 
-    def models(self) -> Sequence[Model]:
+    def models(self, *, pins: bool = False) -> Sequence[Model]:
         """The base, then the adapters in the order in which they were given."""
         heads = (
             Model(
@@ -52,6 +52,11 @@ class StaticCatalog:
             for adapter in self._adapters.values()
         )
         return (self._base, *heads)
+
+    def model(self, name: str) -> Model:
+        """The row of one name."""
+        with self.pin(name) as target:
+            return next(model for model in self.models() if model.id == target.name)
 
     @contextmanager
     def pin(self, name: str) -> Iterator[Target]:

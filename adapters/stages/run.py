@@ -1,0 +1,292 @@
+"""One stage from its claim to its end: train, checkpoint, evaluate, verify, publish."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from adapters.errors import AdapterError, DeviceGone, StageError, VerificationFailed
+from adapters.formats.mlx_lm import AdapterFiles, read_adapter, write_adapter
+from adapters.formats.revision import revision_id
+from adapters.growth import resolve_shape, select_targets
+from adapters.lineage import Json, Stage, StageRequest
+from adapters.ports import Device, Sampler, Tokenizer
+from adapters.shape import BaseShape, LoraShape
+from adapters.stages.journal import Journal
+from adapters.states import StageState
+from adapters.store import Store
+from adapters.training.batches import Example, Plan, make_plan
+from adapters.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from adapters.training.dataset import tokenise
+from adapters.training.shape_growth import grow, initial_adapter
+from adapters.training.trainer import Interrupted, Trainer
+
+log = logging.getLogger(__name__)
+
+_SAMPLE_TOKENS = 64
+
+
+class Ask(enum.Enum):
+    """What a running stage may be asked to do before its end."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    STOP = "stop"
+    """The process ends: keep a checkpoint and give the attempt back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a stage works with.
+
+    ``base`` is known once the engine has loaded it. ``build`` names what bit-equality depends on:
+    versions, BLAS, threads.
+    """
+
+    store: Store
+    device: Device
+    sampler: Sampler
+    tokenizer: Tokenizer
+    base: Callable[[], BaseShape]
+    build: Json
+
+
+class StageRun:
+    """One claimed stage. Made and run on the runner's thread."""
+
+    def __init__(self, host: Host, stage: Stage, asked: Callable[[], Ask | None]) -> None:
+        if stage.request is None:
+            raise StageError(f"Stage {stage.id} was not trained here; there is nothing to run.")
+        self._host = host
+        self._stage = stage
+        self._request: StageRequest = stage.request
+        self._asked = asked
+        self._store = host.store
+        self._journal = Journal(host.store, stage)
+        self._answers: dict[str, str] = {}
+        self._parent: AdapterFiles | None = None
+
+    def run(self) -> StageState:
+        """Work until the stage has ended, or was left as asked; the state that it is in then.
+
+        Raises AdapterError for what makes the stage fail, DeviceGone where it must be given back.
+        """
+        try:
+            trainer = self._prepare()
+        except Interrupted:
+            return self._leave(None)
+        try:
+            for warning in trainer.warnings:
+                self._journal.warn(warning)
+            self._train(trainer)
+            self._move(StageState.EVALUATING)
+            return self._publish(trainer)
+        except Interrupted:
+            return self._leave(trainer)
+        finally:
+            trainer.close()
+
+    def _prepare(self) -> Trainer:
+        """The trainer, at the stage's start or at its last checkpoint."""
+        request, stage, store = self._request, self._stage, self._store
+        settings = request.settings
+        examples = self._examples(request.dataset)
+        validation = None if request.validation is None else self._examples(request.validation)
+        plan = make_plan(
+            [len(each.tokens) for each in examples],
+            settings,
+            stage_number=stage.number,
+            validation_rows=None if validation is None else len(validation),
+        )
+        self._plan = plan
+        self._parent = (
+            None if stage.parent is None else read_adapter(store.revision_path(stage.parent))
+        )
+        start = self._start()
+        self._remember(plan, start.shape)
+        return Trainer(
+            self._host.device,
+            examples,
+            [examples[row] for row in plan.validation] if validation is None else validation,
+            plan,
+            settings,
+            start,
+            self._checkpoint(),
+            stage.number,
+            should_stop=lambda: self._asked() is not None,
+        )
+
+    def _start(self) -> AdapterFiles:
+        """What step 0 computes with: the parent's parameters, grown where asked for."""
+        request = self._request
+        parent = None if self._parent is None else self._parent.shape
+        shape = resolve_shape(parent, request.lora)
+        seed = request.settings.seed
+        targets = select_targets(self._host.base().linears, shape)
+        number = self._stage.number
+        if self._parent is None:
+            return initial_adapter(targets, shape, seed=seed, stage=number)
+        return grow(self._parent, targets, shape, seed=seed, stage=number)
+
+    def _examples(self, dataset: str) -> Sequence[Example]:
+        path = self._store.datasets.path(dataset)
+        return tokenise(path, self._host.tokenizer, self._request.settings)
+
+    def _remember(self, plan: Plan, shape: LoraShape) -> None:
+        """Write down what makes a rerun bit-equal, or compare with what was written."""
+        now = {"plan": plan.digest(), "build": dict(self._host.build)}
+        before = self._stage.record
+        if before and before.get("plan") != now["plan"]:
+            raise StageError(
+                "The batches planned now are not those that this stage began with; the data set "
+                "or the program has changed. Cancel the stage and add it again."
+            )
+        if before and before.get("build") != now["build"]:
+            self._journal.warn(
+                "This stage began on another build (versions, BLAS, threads): it continues, and "
+                "is not bit-equal to an undisturbed run."
+            )
+        fence = self._stage.fence
+        self._store.stages.record(
+            self._stage.id, fence, shape=shape, record=None if before else now
+        )
+
+    def _checkpoint(self) -> Checkpoint | None:
+        last = self._store.checkpoints.last(self._stage.id)
+        return None if last is None else read_checkpoint(last[1])
+
+    def _train(self, trainer: Trainer) -> None:
+        settings, stage = self._request.settings, self._stage
+        if trainer.step == 0:
+            self._validate(trainer)
+            self._sample_parent()
+        for report in trainer.steps():
+            self._journal.step(report)
+            last = report.step == report.steps
+            if not last and _due(report.step, settings.sample_every):
+                self._sample(trainer, report.step)
+            if not last and _due(report.step, settings.eval_every):
+                self._validate(trainer)
+            if last or _due(report.step, settings.checkpoint_every):
+                self._keep(trainer)
+        log.info("stage %s of %s is trained: %d steps", stage.id, stage.chain, trainer.step)
+
+    def _keep(self, trainer: Trainer) -> None:
+        """A checkpoint: the file first, the row second."""
+        state = trainer.checkpoint()
+        name = f"step-{trainer.step:08d}.safetensors"
+        directory = self._store.checkpoints.directory(self._stage.id)
+        write_checkpoint(directory / name, state)
+        self._store.checkpoints.add(self._stage.id, self._stage.fence, trainer.step, name)
+        self._journal.tell("checkpoint", step=trainer.step)
+
+    def _validate(self, trainer: Trainer) -> float | None:
+        if not trainer.has_validation:
+            return None
+        loss = trainer.validation_loss()
+        self._journal.tell("validation", step=trainer.step, loss=loss)
+        return loss
+
+    def _sample_parent(self) -> None:
+        for prompt in self._request.samples:
+            self._answers[prompt] = self._answer(prompt, self._parent) or ""
+
+    def _sample(self, trainer: Trainer, step: int) -> None:
+        """Show what the stage would answer now, beside what its parent answers."""
+        if not self._request.samples:
+            return
+        if not self._answers:
+            self._sample_parent()
+        candidate = trainer.adapter()
+        for prompt in self._request.samples:
+            answer = self._answer(prompt, candidate)
+            if answer is not None:
+                self._journal.tell(
+                    "sample",
+                    step=step,
+                    prompt=prompt,
+                    answer=answer,
+                    parent_answer=self._answers[prompt],
+                )
+
+    def _answer(self, prompt: str, adapter: AdapterFiles | None) -> str | None:
+        """An answer, or a warning: a sample that fails is no reason to stop training."""
+        try:
+            return self._host.sampler.answer(prompt, adapter, max_tokens=_SAMPLE_TOKENS)
+        except DeviceGone:
+            raise
+        except AdapterError as error:
+            self._journal.warn(str(error))
+            return None
+
+    def _publish(self, trainer: Trainer) -> StageState:
+        """Evaluate, write, read back, compare, and make it the head in one transaction."""
+        stage, store = self._stage, self._store
+        validation_loss = self._validate(trainer)
+        self._sample(trainer, trainer.step)
+        files = trainer.adapter()
+        revision = revision_id(files)
+        directory = store.revision_temp()
+        write_adapter(directory, files)
+        verify(directory, files, revision)
+        metrics = {
+            "steps": trainer.step,
+            "loss": self._journal.loss,
+            "validation_loss": validation_loss,
+            "trained_tokens": self._journal.trained_tokens,
+        }
+        manifest = {
+            "format": "chainlora manifest 1",
+            "revision": revision,
+            "base": stage.base,
+            "chain": stage.chain,
+            "stage": stage.number,
+            "stage_id": stage.id,
+            "parent": stage.parent,
+            "dataset": self._request.dataset,
+            "settings": asdict(self._request.settings),
+            "metrics": metrics,
+            "record": {"plan": self._plan.digest(), "build": dict(self._host.build)},
+        }
+        ended = store.chains.publish(
+            stage.id,
+            stage.fence,
+            revision,
+            directory,
+            shape=files.shape,
+            manifest=manifest,
+            metrics=metrics,
+        )
+        return ended.state
+
+    def _leave(self, trainer: Trainer | None) -> StageState:
+        """End, pause or give back the stage, as it was asked."""
+        states = {Ask.CANCEL: StageState.CANCELLED, Ask.PAUSE: StageState.PAUSED}
+        state = states.get(self._asked() or Ask.STOP, StageState.QUEUED)
+        if trainer is not None and state is not StageState.CANCELLED:
+            self._keep(trainer)
+        self._move(state)
+        return state
+
+    def _move(self, state: StageState) -> None:
+        self._store.stages.transition(self._stage.id, state, fence=self._stage.fence)
+
+
+def verify(directory: Path, trained: AdapterFiles, revision: str) -> None:
+    """Read what was written and compare it with what was trained, bit for bit.
+
+    Raises VerificationFailed; a tensor that is not finite is an AdapterFileError of the reader.
+    """
+    written = read_adapter(directory)
+    if written.shape != trained.shape or revision_id(written) != revision:
+        raise VerificationFailed(
+            "The adapter that was written is not the one that was trained, so nothing was "
+            "published: the disk or the memory of this machine may be failing. Try again."
+        )
+
+
+def _due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0

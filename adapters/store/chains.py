@@ -1,0 +1,255 @@
+"""Chains: names, heads, labels, and what a name resolves to."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from adapters.errors import ChainExists, ChainNotFound, RevisionNotFound, StageError
+from adapters.lineage import Chain, Json, Origin, Stage
+from adapters.shape import LoraShape
+from adapters.states import StageState
+from adapters.store.database import Database
+from adapters.store.events import Events
+from adapters.store.layout import Layout, settle
+from adapters.store.records import chain_of, dump, stage_of
+from adapters.store.stages import Stages
+
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_REVISION = re.compile(r"[0-9a-f]{64}")
+_SELECT = (
+    "SELECT chains.*, stages.revision AS head_revision FROM chains "
+    "LEFT JOIN stages ON stages.chain = chains.name AND stages.number = chains.head "
+    "WHERE deleted_at IS NULL AND chains.base = ?"
+)
+
+Pin = int | str | None
+"""A stage number, a label or a revision id; None is the head."""
+
+
+class Chains:
+    """The chains of one base in one data directory. May be used from any thread."""
+
+    def __init__(
+        self,
+        database: Database,
+        layout: Layout,
+        stages: Stages,
+        events: Events,
+        clock: Callable[[], float],
+        base: str,
+    ) -> None:
+        self._database = database
+        self._layout = layout
+        self._stages = stages
+        self._events = events
+        self._clock = clock
+        self._base = base
+
+    def list(self) -> Sequence[Chain]:
+        """All of them, by name."""
+        labels: dict[str, dict[str, int]] = {}
+        for row in self._database.all("SELECT * FROM labels"):
+            labels.setdefault(row["chain"], {})[row["label"]] = row["number"]
+        rows = self._database.all(f"{_SELECT} ORDER BY name", (self._base,))
+        return [chain_of(row, labels.get(row["name"], {})) for row in rows]
+
+    def get(self, name: str) -> Chain:
+        """One chain; raises ChainNotFound."""
+        row = self._database.one(f"{_SELECT} AND name = ?", (self._base, name))
+        if row is None:
+            raise ChainNotFound(
+                f"There is no chain {name!a} on this base; GET /admin/chains lists them.",
+                param="chain",
+            )
+        found = self._database.all("SELECT * FROM labels WHERE chain = ?", (name,))
+        return chain_of(row, {each["label"]: each["number"] for each in found})
+
+    def stages(self, name: str) -> Sequence[Stage]:
+        """All stages of a chain by number, also those without a revision; raises ChainNotFound."""
+        self.get(name)
+        rows = self._database.all("SELECT * FROM stages WHERE chain = ? ORDER BY number", (name,))
+        return [stage_of(row) for row in rows]
+
+    def stage(self, name: str, number: int) -> Stage:
+        """One stage of a chain, with or without a revision; raises RevisionNotFound."""
+        row = self._database.one(
+            "SELECT * FROM stages WHERE chain = ? AND number = ?", (name, number)
+        )
+        if row is None:
+            raise RevisionNotFound(f"{name!r} has no stage {number}.", param="revision")
+        return stage_of(row)
+
+    def resolve(self, name: str, pin: Pin) -> Stage:
+        """The stage whose revision a name means.
+
+        Raises ChainNotFound, and RevisionNotFound with the reason: no such number, failed,
+        cancelled, not there yet, deleted on a day.
+        """
+        chain = self.get(name)
+        stage = self.stage(name, self._number(chain, pin))
+        if reason := _absence(stage):
+            raise RevisionNotFound(f"{name}@{stage.number} {reason}", param="revision")
+        return stage
+
+    def rollback(self, name: str, pin: Pin) -> Chain:
+        """Move the head to the revision that ``pin`` names, earlier or later."""
+        with self._database.write() as connection:
+            number = self.resolve(name, pin).number
+            connection.execute("UPDATE chains SET head = ? WHERE name = ?", (number, name))
+        return self.get(name)
+
+    def set_label(self, name: str, label: str, pin: Pin) -> Chain:
+        """Point a label at the revision that ``pin`` names; raises StageError for a bad label."""
+        if not _LABEL.fullmatch(label) or _REVISION.fullmatch(label):
+            raise StageError(
+                f"{label!a} cannot be a label: a letter, then letters, digits, '.', '_' and '-', "
+                "at most 64, and not the form of a revision id.",
+                param="label",
+            )
+        with self._database.write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO labels VALUES (?, ?, ?)",
+                (name, label, self.resolve(name, pin).number),
+            )
+        return self.get(name)
+
+    def remove_label(self, name: str, label: str) -> Chain:
+        """Take a label away; raises RevisionNotFound where there is none."""
+        if label not in self.get(name).labels:
+            raise RevisionNotFound(f"{name!r} has no label {label!a}.", param="label")
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM labels WHERE chain = ? AND label = ?", (name, label))
+        return self.get(name)
+
+    def publish(
+        self,
+        stage_id: str,
+        fence: int,
+        revision: str,
+        directory: Path,
+        *,
+        shape: LoraShape,
+        manifest: Json,
+        metrics: Json,
+    ) -> Stage:
+        """Make a written adapter the stage's revision and the chain's head.
+
+        The files first, then one transaction: revision, metrics, state and head. Raises ClaimLost.
+        """
+        with self._layout.placing, self._database.write() as connection:
+            self._place(directory, revision, manifest)
+            self._stages.move(connection, stage_id, StageState.SUCCEEDED, fence, revision=revision)
+            self._add_revision(connection, revision, shape)
+            connection.execute(
+                "UPDATE stages SET shape = ?, metrics = ? WHERE id = ?",
+                (dump(shape), dump(dict(metrics)), stage_id),
+            )
+            connection.execute(
+                "UPDATE chains SET head = (SELECT number FROM stages WHERE id = ?) "
+                "WHERE name = (SELECT chain FROM stages WHERE id = ?)",
+                (stage_id, stage_id),
+            )
+        return self._stages.ended(stage_id)
+
+    def import_revision(
+        self,
+        name: str,
+        directory: Path,
+        revision: str,
+        *,
+        shape: LoraShape,
+        manifest: Json,
+        origin: Origin,
+    ) -> Stage:
+        """A new chain that begins with a written adapter from elsewhere; raises ChainExists."""
+        with self._layout.placing:
+            self._place(directory, revision, manifest)
+            return self._begin(name, revision, shape, origin)
+
+    def fork(self, name: str, new: str, pin: Pin) -> Chain:
+        """A new chain that begins with the revision that ``pin`` names; raises ChainExists."""
+        with self._layout.placing:
+            stage = self.resolve(name, pin)
+            self._begin(new, str(stage.revision), stage.shape, Origin.FORKED)
+        return self.get(new)
+
+    def _begin(self, name: str, revision: str, shape: LoraShape | None, origin: Origin) -> Stage:
+        stage_id = f"stage-{secrets.token_hex(12)}"
+        now = self._clock()
+        with self._database.write() as connection:
+            if connection.execute(
+                "SELECT 1 FROM chains WHERE name = ? AND deleted_at IS NULL", (name,)
+            ).fetchone():
+                raise ChainExists(
+                    f"There is a chain {name!r} already. Choose another name, or delete it first.",
+                    param="name",
+                )
+            number = self._stages.take_number(connection, name)
+            self._add_revision(connection, revision, shape)
+            connection.execute(
+                "INSERT INTO stages (id, chain, number, base, origin, state, revision, shape, "
+                "created_at, started_at, finished_at) "
+                "VALUES (?, ?, ?, ?, ?, 'succeeded', ?, ?, ?, ?, ?)",
+                (stage_id, name, number, self._base, origin, revision, dump(shape), now, now, now),
+            )
+            connection.execute("UPDATE chains SET head = ? WHERE name = ?", (number, name))
+            self._events.write(connection, stage_id, "state", {"state": StageState.SUCCEEDED})
+        self._events.announce(stage_id)
+        return self._stages.get(stage_id)
+
+    def _place(self, directory: Path, revision: str, manifest: Json) -> None:
+        settle(directory, self._layout.revisions / revision, manifest)
+
+    def _add_revision(
+        self, connection: sqlite3.Connection, revision: str, shape: LoraShape | None
+    ) -> None:
+        directory = self._layout.revisions / revision
+        nbytes = sum(file.stat().st_size for file in directory.iterdir())
+        connection.execute(
+            "INSERT INTO revisions VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+            (revision, dump(shape), nbytes, self._clock()),
+        )
+
+    def _number(self, chain: Chain, pin: Pin) -> int:
+        if pin is None:
+            if chain.head is None:
+                raise RevisionNotFound(
+                    f"The chain {chain.name!r} has no revision yet: its first stage has not ended.",
+                    param="revision",
+                )
+            return chain.head
+        if isinstance(pin, int):
+            return pin
+        if pin in chain.labels:
+            return chain.labels[pin]
+        row = self._database.one(
+            "SELECT number FROM stages WHERE chain = ? AND revision = ? "
+            "ORDER BY revision_deleted_at IS NOT NULL, number DESC LIMIT 1",
+            (chain.name, pin),
+        )
+        if row is None:
+            raise RevisionNotFound(
+                f"{chain.name!r} has no stage number, revision id or label {pin!a}; "
+                f"GET /admin/chains/{chain.name} lists them.",
+                param="revision",
+            )
+        return int(row["number"])
+
+
+def _absence(stage: Stage) -> str | None:
+    """Why a stage has no revision to serve, None where it has one."""
+    if stage.revision_deleted_at is not None:
+        day = datetime.fromtimestamp(stage.revision_deleted_at, UTC).date()
+        return f"was deleted on {day}; its lineage record stays."
+    if stage.revision is not None:
+        return None
+    if stage.state is StageState.FAILED and stage.error is not None:
+        return f"has no revision: the stage failed ({stage.error.code}: {stage.error.message})"
+    if stage.state is StageState.CANCELLED:
+        return "has no revision: the stage was cancelled."
+    return f"has no revision yet: the stage is {stage.state}."

@@ -1,0 +1,61 @@
+"""The checkpoints of unfinished stages: the file first, the row second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapters.store.claims import check_claim
+from adapters.store.database import Database, translated
+from adapters.store.layout import Layout
+
+_KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one data directory. May be used from any thread."""
+
+    def __init__(self, database: Database, layout: Layout) -> None:
+        self._database = database
+        self._layout = layout
+
+    def directory(self, stage_id: str) -> Path:
+        """Where the stage's checkpoints lie."""
+        directory = self._layout.checkpoints / stage_id
+        with translated(directory):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        return directory
+
+    def add(self, stage_id: str, fence: int, step: int, file: str) -> None:
+        """Count a written file as the stage's newest checkpoint; the last two are kept."""
+        with self._database.write() as connection:
+            check_claim(connection, stage_id, fence)
+            connection.execute(
+                "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", (stage_id, step, file)
+            )
+            old = connection.execute(
+                "SELECT step, file FROM checkpoints WHERE stage = ? ORDER BY step DESC "
+                "LIMIT -1 OFFSET ?",
+                (stage_id, _KEPT),
+            ).fetchall()
+            connection.executemany(
+                "DELETE FROM checkpoints WHERE stage = ? AND step = ?",
+                [(stage_id, row["step"]) for row in old],
+            )
+        for row in old:
+            self._layout.remove(self._layout.checkpoints / stage_id / row["file"])
+
+    def last(self, stage_id: str) -> tuple[int, Path] | None:
+        """(step, file) of the newest checkpoint, None before the first."""
+        row = self._database.one(
+            "SELECT step, file FROM checkpoints WHERE stage = ? ORDER BY step DESC LIMIT 1",
+            (stage_id,),
+        )
+        if row is None:
+            return None
+        return row["step"], self._layout.checkpoints / stage_id / row["file"]
+
+    def drop(self, stage_id: str) -> None:
+        """Remove them all: the stage has ended."""
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM checkpoints WHERE stage = ?", (stage_id,))
+        self._layout.remove(self._layout.checkpoints / stage_id)

@@ -1,0 +1,121 @@
+"""SQLite, opened so that what is committed survives a power cut."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import StorageFull, StoreError
+from adapters.states import TRANSITIONS
+
+VERSION = 1
+"""Of the schema; a database of a later version is refused."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+Row = sqlite3.Row
+Values = Sequence[Any]
+
+
+class Database:
+    """One writer, one reader; every method may be called from any thread.
+
+    Readers never wait for a commit's fsync. Raises StoreError for a file that cannot be used.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._write_lock = threading.RLock()
+        self._read_lock = threading.Lock()
+        with translated(file):
+            self._writer = _connect(file)
+            self._prepare()
+            self._reader = _connect(file)
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed at the end, undone by an exception. Not nested."""
+        with self._write_lock, translated(self._file):
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    def all(self, sql: str, values: Values = ()) -> list[Row]:
+        """The rows of a query, as of the last commit."""
+        with self._read_lock, translated(self._file):
+            return self._reader.execute(sql, values).fetchall()
+
+    def one(self, sql: str, values: Values = ()) -> Row | None:
+        """The first row of a query."""
+        found = self.all(sql, values)
+        return found[0] if found else None
+
+    def close(self) -> None:
+        """Give the file back."""
+        with self._write_lock, self._read_lock:
+            self._reader.close()
+            self._writer.close()
+
+    def _prepare(self) -> None:
+        version = int(self._writer.execute("PRAGMA user_version").fetchone()[0])
+        if version > VERSION:
+            raise StoreError(
+                f"{self._file} was written by a later version of chainlora (schema {version}, this "
+                f"one knows {VERSION}). Use that version, or another data directory."
+            )
+        if version == VERSION:
+            return
+        schema = files("adapters.store").joinpath("schema.sql").read_text()
+        pairs = [(source, target) for source, nexts in TRANSITIONS.items() for target in nexts]
+        # executescript commits on its own; the version, written last, says whether it was all done.
+        self._writer.executescript(f"BEGIN IMMEDIATE;\n{schema}")
+        self._writer.executemany("INSERT INTO transitions VALUES (?, ?)", pairs)
+        self._writer.execute(f"PRAGMA user_version = {VERSION}")
+        self._writer.execute("COMMIT")
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=10)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn the disk's and SQLite's own errors into typed ones that say what to do."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.Error as error:
+        if "full" in str(error):
+            raise full(path) from error
+        raise StoreError(
+            f"{path} cannot be used ({error}). Restore it from a backup, or move the data "
+            "directory away to begin with an empty one."
+        ) from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise full(path) from error
+        raise
+
+
+def full(path: Path) -> StorageFull:
+    """The error for a disk without room."""
+    return StorageFull(
+        f"The disk that holds {path} is full. Free some space there; nothing was lost, and what "
+        "was running can be resumed."
+    )

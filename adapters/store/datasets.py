@@ -1,0 +1,92 @@
+"""Training rows, stored by the hash of their bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from adapters.errors import DatasetNotFound, DatasetProtected
+from adapters.lineage import Dataset, Page
+from adapters.store.database import Database
+from adapters.store.layout import Layout, keep_file, sha256_of
+from adapters.store.records import dataset_of
+
+
+class Datasets:
+    """The data sets of one data directory. May be used from any thread."""
+
+    def __init__(self, database: Database, layout: Layout, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._layout = layout
+        self._clock = clock
+        # Adding the bytes of a set that is being deleted must not lose their file.
+        self._lock = threading.Lock()
+
+    def add(self, file: Path, *, rows: int, name: str | None) -> Dataset:
+        """Keep a checked file, which is moved; the same bytes twice are one data set."""
+        dataset_id, nbytes = sha256_of(file)
+        with self._lock:
+            keep_file(file, self._file(dataset_id))
+            self._insert(dataset_id, nbytes, rows, name)
+        return self.get(dataset_id)
+
+    def _insert(self, dataset_id: str, nbytes: int, rows: int, name: str | None) -> None:
+        with self._database.write() as connection:
+            connection.execute(
+                "INSERT INTO datasets (id, nbytes, rows, created_at, name) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (id) DO NOTHING",
+                (dataset_id, nbytes, rows, self._clock(), name),
+            )
+
+    def get(self, dataset_id: str) -> Dataset:
+        """One data set; raises DatasetNotFound."""
+        row = self._database.one("SELECT * FROM datasets WHERE id = ?", (dataset_id,))
+        if row is None:
+            raise DatasetNotFound(
+                f"There is no data set {dataset_id!a}; GET /admin/datasets lists them.",
+                param="dataset",
+            )
+        return dataset_of(row)
+
+    def path(self, dataset_id: str) -> Path:
+        """Its file; raises DatasetNotFound."""
+        return self._file(self.get(dataset_id).id)
+
+    def list(self, *, after: str | None, limit: int) -> Page:
+        """Newest first, after ``after``."""
+        seq = 1 << 62
+        if after is not None:
+            self.get(after)
+            row = self._database.one("SELECT seq FROM datasets WHERE id = ?", (after,))
+            seq = 0 if row is None else row["seq"]
+        rows = self._database.all(
+            "SELECT * FROM datasets WHERE seq < ? ORDER BY seq DESC LIMIT ?", (seq, limit + 1)
+        )
+        return Page([dataset_of(row) for row in rows[:limit]], len(rows) > limit)
+
+    def delete(self, dataset_id: str) -> None:
+        """Delete one that no unfinished stage needs; raises DatasetProtected."""
+        self.get(dataset_id)
+        with self._lock:
+            self._delete_row(dataset_id)
+            self._layout.remove(self._file(dataset_id))
+
+    def _delete_row(self, dataset_id: str) -> None:
+        with self._database.write() as connection:
+            stage = connection.execute(
+                "SELECT id FROM stages WHERE state IN "
+                "('validating', 'queued', 'running', 'paused', 'evaluating', 'held') "
+                "AND ? IN (json_extract(request, '$.dataset'), "
+                "json_extract(request, '$.validation'))",
+                (dataset_id,),
+            ).fetchone()
+            if stage is not None:
+                raise DatasetProtected(
+                    f"The unfinished stage {stage['id']} needs this data set. Cancel the stage "
+                    "first, or wait for its end."
+                )
+            connection.execute("DELETE FROM datasets WHERE id = ?", (dataset_id,))
+
+    def _file(self, dataset_id: str) -> Path:
+        return self._layout.datasets / f"{dataset_id}.jsonl"

@@ -1,0 +1,107 @@
+"""One data directory, opened."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from adapters.errors import RevisionNotFound, StoreError
+from adapters.lineage import Stage
+from adapters.store.chains import Chains
+from adapters.store.checkpoints import Checkpoints
+from adapters.store.claiming import claim, give_back_all
+from adapters.store.database import Database
+from adapters.store.datasets import Datasets
+from adapters.store.deletion import Deletion
+from adapters.store.events import Events
+from adapters.store.layout import Layout
+from adapters.store.lock import DirectoryLock
+from adapters.store.stages import Stages
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """Everything that outlives the process. Every method may be called from any thread.
+
+    The parts are public: ``chains``, ``stages``, ``checkpoints``, ``datasets``, ``deletion`` and
+    ``events``. Any of them raises StorageFull where the disk is full, StoreError where the data
+    directory cannot be used.
+    """
+
+    def __init__(self, data_dir: Path, *, clock: Callable[[], float], base: str) -> None:
+        """Open or make ``data_dir`` for the base with this fingerprint, and recover.
+
+        Attempts that a stopped process left are given back to the queue; files that no row knows
+        are removed. Raises StoreError where another process owns the directory.
+        """
+        self._layout = Layout(data_dir)
+        self._layout.make()
+        self._lock = DirectoryLock(data_dir)
+        try:
+            self._database = Database(self._layout.database)
+        except BaseException:
+            self._lock.release()
+            raise
+        database, layout = self._database, self._layout
+        self.events = Events(database, clock)
+        self.checkpoints = Checkpoints(database, layout)
+        self.stages = Stages(database, self.checkpoints, self.events, clock, base)
+        self.chains = Chains(database, layout, self.stages, self.events, clock, base)
+        self.datasets = Datasets(database, layout, clock)
+        self.deletion = Deletion(database, layout, self.chains, clock)
+        self._clock = clock
+        self._base = base
+        self._recover()
+
+    def close(self) -> None:
+        """Let another process have the directory."""
+        self._database.close()
+        self._lock.release()
+
+    def claim(self) -> Stage | None:
+        """The next stage to run, now running under a new fencing token; None where none waits."""
+        return claim(self._database, self.events, self._clock, self._base)
+
+    def revision_path(self, revision: str) -> Path:
+        """The directory of a revision; raises RevisionNotFound."""
+        if self._database.one("SELECT 1 FROM revisions WHERE id = ?", (revision,)) is None:
+            raise RevisionNotFound(f"There is no revision {revision}; it was deleted.")
+        return self._layout.revisions / revision
+
+    def has_revision(self, revision: str) -> bool:
+        """Whether some stage still has it."""
+        return self._database.one("SELECT 1 FROM revisions WHERE id = ?", (revision,)) is not None
+
+    def revision_count(self) -> int:
+        """How many revisions there are."""
+        row = self._database.one("SELECT count(*) AS n FROM revisions")
+        return 0 if row is None else int(row["n"])
+
+    def revision_temp(self) -> Path:
+        """A path for an adapter directory that is being written; nothing is there."""
+        return self._layout.fresh(self._layout.revisions)
+
+    def incoming(self) -> Path:
+        """A path for a file that is being received; nothing is there."""
+        return self._layout.fresh(self._layout.incoming)
+
+    def _recover(self) -> None:
+        given_back = give_back_all(self._database, self.events)
+        for stage_id in given_back:
+            log.info("stage %s was interrupted; it continues from its last checkpoint", stage_id)
+        revisions = [row["id"] for row in self._database.all("SELECT id FROM revisions")]
+        missing = [each for each in revisions if not (self._layout.revisions / each).is_dir()]
+        if missing:
+            raise StoreError(
+                f"{len(missing)} revisions have no files in {self._layout.revisions}, the first is "
+                f"{missing[0]}. Put them back from a backup."
+            )
+        unfinished = self._database.all("SELECT DISTINCT stage FROM checkpoints")
+        sets = self._database.all("SELECT id FROM datasets")
+        self._layout.sweep(
+            revisions=revisions,
+            stages=[row["stage"] for row in unfinished],
+            sets=[row["id"] for row in sets],
+        )
