@@ -56,15 +56,16 @@ class Trainer:
     """Trains ``start`` on the base of ``device`` by ``plan``; one thread, not the device's.
 
     Everything that touches MLX runs in pieces on the device, one block of one micro-batch long at
-    most where the model can be sliced; ``warnings`` says so where it cannot. Between two pieces
-    ``should_stop`` is asked: where it says yes, every method but ``checkpoint``, ``adapter`` and
-    ``close`` raises Interrupted.
+    most where the model can be sliced; ``warnings`` says so where it cannot. Between two pieces of
+    ``steps`` and ``validation_loss`` ``should_stop`` is asked: where it says yes, they raise
+    Interrupted.
 
     The plan's steps index ``examples``; ``validation_examples`` are all the rows to measure on.
     With ``resume`` an earlier run's whole state is taken up.
 
     Raises AdapterMismatch where ``start`` does not fit the base or its own shape, AdapterFileError
-    where ``resume`` belongs to another stage, DeviceGone where the device is gone.
+    where ``resume`` belongs to another stage, StageError where the base has no gradient, DeviceGone
+    where the device is gone.
     """
 
     def __init__(
@@ -101,13 +102,12 @@ class Trainer:
         self._closed = False
         if resume is not None:
             self._check(resume, start)
-        self._run_with_base(lambda base: self._build(base, start, resume))
-        trial = Trial(self._tree, _probe(examples))
-        for piece in trial.pieces():
-            self._run(piece)
-        self._form = trial.form
-        if trial.warning:
-            self.warnings = (trial.warning,)
+        try:
+            device.run(lambda base: self._build(base, start, resume))
+            self._choose_form(_probe(examples))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def form(self) -> str:
@@ -160,7 +160,7 @@ class Trainer:
                 moments={k: from_mlx(v) for k, v in self._optimizer.moments().items()},
             )
 
-        return self._device.run(lambda _base: piece())
+        return self._device.run(_ignoring_the_base(piece))
 
     def adapter(self) -> AdapterFiles:
         """A and B after the last whole step, float32 on the host, the scale apart."""
@@ -172,7 +172,7 @@ class Trainer:
             return
         self._closed = True
         try:
-            self._device.run(lambda _base: self._free())
+            self._device.run(_ignoring_the_base(self._free))
         except DeviceGone:
             return
 
@@ -213,6 +213,14 @@ class Trainer:
             mx.eval(tree.parameters())
             self.step = resume.step
         self._tree, self._optimizer = tree, optimizer
+
+    def _choose_form(self, probe: Batch) -> None:
+        trial = Trial(self._tree, probe)
+        for piece in trial.pieces():
+            self._device.run(_ignoring_the_base(piece))
+        self._form = trial.form
+        if trial.warning:
+            self.warnings = (trial.warning,)
 
     def _step(self) -> StepReport:
         began = self._clock()
@@ -260,12 +268,13 @@ class Trainer:
             self._tree.dropout.at = place
             return piece()
 
-        return self._run_with_base(call)
-
-    def _run_with_base(self, piece: Callable[[Any], Result]) -> Result:
         if self._should_stop():
             raise Interrupted
-        return self._device.run(piece)
+        return self._device.run(call)
+
+
+def _ignoring_the_base(piece: Callable[[], Result]) -> Callable[[Any], Result]:
+    return lambda _base: piece()
 
 
 def _probe(examples: Sequence[Example]) -> Batch:

@@ -111,9 +111,11 @@ def _tolerance(walk: Walk) -> float:
 
 def _agree(expected: Sums, found: Sums, tolerance: float) -> bool:
     """Whether loss and every gradient are the same, measured by the largest gradient."""
-    if expected.loss is None or found.loss is None:
-        return False
-    if expected.gradients.keys() != found.gradients.keys():
+    if (
+        expected.loss is None
+        or found.loss is None
+        or expected.gradients.keys() != found.gradients.keys()
+    ):
         return False
     largest = max(_norm(gradient) for gradient in expected.gradients.values())
     # Asked so that a NaN is a no.

@@ -74,6 +74,7 @@ def test_more_of_anything_never_takes_less() -> None:
         ),
     ):
         assert larger >= small
+    assert estimate({}, linears, shape, settings, longest_row=32) > 0
     nested = {"text_config": config}
     assert estimate(nested, linears, shape, settings, longest_row=32) == small
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from adapters.base.load import Base
-from adapters.errors import AdapterMismatch, DataError, DeviceGone, NonFinite
+from adapters.errors import AdapterMismatch, DataError, DeviceGone, NonFinite, StageError
 from adapters.formats.mlx_lm import AdapterFiles
 from adapters.lineage import TrainSettings
 from adapters.shape import LoraShape
@@ -144,12 +144,29 @@ def test_a_stage_stops_between_two_pieces(base: Base) -> None:
     assert bits(resumed.adapter()) == bits(whole.adapter())
 
 
-def test_a_stage_may_be_stopped_before_it_begins(base: Base) -> None:
-    """Nothing is put on the device for it."""
-    device = InlineDevice(base.model)
+def test_a_stage_may_be_stopped_before_its_first_piece(base: Base) -> None:
+    """Making the trainer is no step of it: what was asked is heard right after."""
+    trainer = make_trainer(base, should_stop=lambda: True)
+    device: Any = trainer._device
+    begun = device.pieces
     with pytest.raises(Interrupted):
-        make_trainer(base, device=device, should_stop=lambda: True)
-    assert device.pieces == 0
+        next(trainer.steps())
+    assert device.pieces == begun
+    assert trainer.checkpoint().step == 0
+
+
+def test_a_trainer_that_cannot_be_made_leaves_no_memory_behind(base: Base) -> None:
+    """Whatever it had put on the device is freed."""
+    before = mx.get_active_memory()
+
+    def fail(_model: Any) -> None:
+        if device.pieces == 4:
+            raise StageError("not today")
+
+    device = InlineDevice(base.model, fail)
+    with pytest.raises(StageError, match="not today"):
+        make_trainer(base, device=device)
+    assert mx.get_active_memory() == before
 
 
 def test_divergence_stops_the_stage_and_keeps_the_last_good_step(base: Base) -> None:

@@ -10,6 +10,7 @@ import adapters  # noqa: F401
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.nn.layers.containers import Sequential
 from mlx.nn.layers.linear import Linear
 from mlx.utils import tree_flatten
 
@@ -234,3 +235,19 @@ def test_dropout_is_a_function_of_its_place() -> None:
     flat = np.array(first).reshape(-1)
     assert set(flat) == {0.0, 2.0}
     assert 0.3 < (flat == 0).mean() < 0.7
+
+
+def test_a_module_in_two_places_stays_one() -> None:
+    """As tied layers are; and a layer that lies in a list itself is found by its number."""
+    untyped: Any = Sequential
+    model = untyped(Linear(4, 4), Linear(4, 4))
+    model.again = model.layers[0]
+    model.freeze()
+    shape = LoraShape(1, 1.0, -1, ("again",))
+    files = initial_adapter(linears_of(model), shape, seed=0, stage=1)
+    tree = TrainingTree(model, files)
+    assert tree.model.again.linear is tree.model.layers[0]
+    assert tree.model.layers[0] is not model.layers[0]
+    listed = TrainingTree(model, AdapterFiles(shape, {"layers.1": files.tensors["again"]}))
+    assert isinstance(listed.model.layers[1], LoraLinear)
+    assert type(model.layers[1]) is Linear

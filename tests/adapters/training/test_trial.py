@@ -17,10 +17,11 @@ from mlx_lm.models import gemma2, qwen3
 from adapters.base.load import Base
 from adapters.errors import StageError
 from adapters.shape import LoraShape
+from adapters.training.loss import Sums
 from adapters.training.shape_growth import initial_adapter
 from adapters.training.trainer import _probe
 from adapters.training.tree import TrainingTree
-from adapters.training.trial import Trial
+from adapters.training.trial import Trial, _agree
 from adapters.training.walk import NotSliceable, Walk
 from tests.training_rig import linears_of, make_examples
 
@@ -184,3 +185,25 @@ def test_a_model_without_a_gradient_is_refused() -> None:
     next(pieces)()
     with pytest.raises(StageError, match=r"no gradient.*vjp"):
         next(pieces)()
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient", "same"),
+    [
+        (2.0, [3.0, 4.0], True),
+        (2.001, [3.0, 4.001], True),
+        (2.01, [3.0, 4.0], False),
+        (2.0, [3.0, 4.1], False),
+        (float("nan"), [3.0, 4.0], False),
+        (2.0, [float("nan"), 4.0], False),
+        (None, [3.0, 4.0], False),
+    ],
+)
+def test_sums_agree_within_a_thousandth(
+    loss: float | None, gradient: list[float], same: bool
+) -> None:
+    """Measured by the largest gradient; what is missing or no number is a no."""
+    expected, found = Sums(), Sums()
+    expected.add(mx.array(2.0), {"a": mx.array([3.0, 4.0])})
+    found.add(None if loss is None else mx.array(loss), {"a": mx.array(gradient)})
+    assert _agree(expected, found, 1e-3) is same
