@@ -127,14 +127,16 @@ def test_the_served_llama_is_sliced(base: Base) -> None:
     assert all(array is before[name] for name, array in tree.parameters().items())
 
 
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
 @pytest.mark.parametrize("family", [qwen3, gemma2])
-def test_other_families_are_sliced_by_their_own_code(family: Any) -> None:
+def test_other_families_are_sliced_by_their_own_code(family: Any, dtype: mx.Dtype) -> None:
     """Norms on queries, scaled embeddings, soft caps and tied heads come from the model."""
     arguments = family.ModelArgs.from_dict(
         SIZES | {"model_type": "x", "query_pre_attn_scalar": 8.0}
     )
     mx.random.seed(0)
     model = family.Model(arguments)
+    model.set_dtype(dtype)
     model.freeze()
     mx.eval(model.parameters())
     trial = trial_of(model)
