@@ -82,9 +82,10 @@ class AdminClient:
             raise AdminError(f"Cannot read {path}: {error.strerror or error}.") from None
 
     def events(self, stage: str, *, after: int = 0) -> Iterator[Json]:
-        """The stage's events with ids above ``after``, until the server ends the stream.
+        """The stage's events with ids above ``after``, until the stream ends.
 
-        It does at the stage's end, and when it stops itself.
+        It does at the stage's end, when the server stops, and where the connection breaks: only
+        the stage itself tells which. Raises Unreachable where the break can be seen.
         """
         headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
         target = _target(("stages", stage, "events"), None)

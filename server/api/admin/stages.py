@@ -46,8 +46,11 @@ def stage_routes(parts: Parts, stages: Stages) -> APIRouter:
     async def add(request: Request) -> Response:
         query_of(request)
         body, payload = await read_body(StageBody, request)
-        new, idempotency = body.asked(), idempotency_of(request, payload)
-        return answer(await on_thread(stages.add, new, idempotency), 202)
+
+        def work() -> Stage:
+            return stages.add(body.asked(), idempotency_of(request, payload))
+
+        return answer(await on_thread(work), 202)
 
     @router.get("/admin/stages", response_model=None)
     async def all_stages(request: Request) -> Response:
