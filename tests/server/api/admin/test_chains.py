@@ -173,3 +173,11 @@ def test_what_does_not_fit_a_chain_is_refused(
     response = site.http.request(method, f"/admin/chains/a{tail}", json=body)
     assert (response.status_code, error_of(response)["param"]) == (400, param)
     assert site.behind.state.chains["a"] == before
+
+
+@pytest.mark.parametrize("revision", ["%00", "x" * 200, "%2e%2e", "-1", "7"])
+def test_a_name_that_no_revision_has_is_not_found(site: Site, revision: str) -> None:
+    """It is compared with what there is, and never part of a path."""
+    site.published("a", "a")
+    response = site.http.delete(f"/admin/chains/a/revisions/{revision}")
+    assert (response.status_code, error_of(response)["code"]) == (404, "revision_not_found")

@@ -259,3 +259,11 @@ def test_a_path_inside_an_id_is_no_route(site: Site) -> None:
     """The id never reaches a file name."""
     response = site.http.get("/admin/stages/..%2f..%2fetc%2fpasswd")
     assert (response.status_code, error_of(response)["code"]) == (404, "route_not_found")
+
+
+def test_two_idempotency_keys_are_none(site: Site) -> None:
+    """Which of them would count?"""
+    headers = [("idempotency-key", "a"), ("idempotency-key", "b")]
+    body = {"chain": "a", "examples": [ROW]}
+    response = site.http.post("/admin/stages", json=body, headers=headers)
+    assert (response.status_code, error_of(response)["param"]) == (400, "Idempotency-Key")
