@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import sys
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic.fields import FieldInfo
+
 if str(Path(__file__).resolve().parent.parent) not in sys.path:
     # The documentation builds without the project being installed.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from adapters.growth import DEFAULT_SHAPE
+from adapters.lineage import TrainSettings
+from server.api.admin.schema import LoraBody, StageBody
 from server.api.schema.chat import ChatRequest
 from server.api.schema.completions import CompletionRequest
 from server.api.schema.fields import GenerationRequest, NoAdapters, Unsupported
@@ -21,7 +27,12 @@ from server.settings import Settings, flag_of, variable_of
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the marks on a page by the tables of this module."""
-    tables = {"settings": settings_table, "errors": errors_table, "fields": fields_table}
+    tables = {
+        "settings": settings_table,
+        "errors": errors_table,
+        "fields": fields_table,
+        "stage-fields": stage_fields_table,
+    }
     for mark, table in tables.items():
         place = f"<!-- {mark} -->"
         if place in markdown:
@@ -65,6 +76,31 @@ def fields_table() -> str:
             columns[any(item in refused for item in info.metadata)].append(f"`{name}`")
         rows.append(f"| `/v1/{route}` | {', '.join(columns[False])} | {', '.join(columns[True])} |")
     return "\n".join(["| route | takes | refuses by name |", "| --- | --- | --- |", *rows])
+
+
+def stage_fields_table() -> str:
+    """What a stage takes, with its default; the LoRA shape's fields below it."""
+    defaults = {
+        **{f"lora.{name}": value for name, value in dataclasses.asdict(DEFAULT_SHAPE).items()},
+        **{field.name: field.default for field in dataclasses.fields(TrainSettings)},
+        "epochs": 1,
+        "priority": 0,
+    }
+    names = [
+        *(name for name, info in StageBody.model_fields.items() if _is_taken(info)),
+        *(f"lora.{name}" for name in LoraBody.model_fields),
+    ]
+    rows = [f"| `{name}` | {_shown(defaults.get(name))} |" for name in names if name != "lora"]
+    return "\n".join(["| field | default |", "| --- | --- |", *rows])
+
+
+def _is_taken(info: FieldInfo) -> bool:
+    """Whether the field does something: it is not among those that are refused by name."""
+    return Unsupported.__metadata__[0] not in info.metadata and info.annotation is not Any
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else f"`{value}`"
 
 
 def _flags(name: str) -> str:
