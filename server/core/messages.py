@@ -109,6 +109,7 @@ class EngineStats:
     """A snapshot of the engine. Counts are rows, sizes bytes, times seconds.
 
     ``lent_pieces`` counts the pieces of other work that had the device, ``lent_s`` their time.
+    ``memory_bytes`` is what the process's arrays take on the device.
     """
 
     state: str
@@ -131,4 +132,6 @@ class EngineStats:
     lent_pieces: int = 0
     lent_s: float = 0.0
     longest_piece_s: float = 0.0
+    memory_bytes: int = 0
+    peak_memory_bytes: int = 0
     integrity: str = "ok"

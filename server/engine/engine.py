@@ -103,11 +103,12 @@ class MlxEngine:
         self._inbox.put(Forget(revision))
 
     def stats(self) -> EngineStats:
-        """The device thread's last snapshot."""
+        """The device thread's last snapshot, and how many adapters there are now."""
         worker = self._worker
-        if worker is None:
-            return EngineStats(state=self._state)
-        return replace(worker.stats, state=self._state)
+        last = EngineStats(state=self._state) if worker is None else worker.stats
+        if self._state not in ("ready", "draining"):
+            return replace(last, state=self._state)
+        return replace(last, state=self._state, registered_adapters=self._source.registered())
 
     async def stop(self, *, grace_s: float) -> None:
         """Drain for ``grace_s`` seconds, cancel what is left, end the device thread."""

@@ -20,6 +20,7 @@ from server.engine.loader import AdapterLoader, Loaded, LoadFailed
 from server.engine.prefill import Prefill
 from server.engine.residency import Residency
 from server.engine.rows import Forward, Row
+from server.engine.snapshot import Counters, Look, snapshot
 
 _RATE_PROBE_TOKENS = 32
 
@@ -64,7 +65,6 @@ class Worker:
     ) -> None:
         self._limits = limits
         self._model = loaded.model
-        self._source = source
         self._inbox = inbox
         self._publish = publish
         router = Router(loaded.model)
@@ -78,8 +78,7 @@ class Worker:
         self._prefill = Prefill(self._forward, most_rows=limits.prefill_rows)
         self._decode = DecodeBatch(self._forward)
         self._events: list[tuple[str, Event]] = []
-        self._steps = self._prompt_tokens = self._generated_tokens = 0
-        self._step_s = 0.0
+        self._counters = Counters()
         self._lent = LentTime(limits.train_share)
         self._pace = PrefillPace(
             block_s=limits.prefill_block_s,
@@ -103,6 +102,7 @@ class Worker:
         finally:
             self._loader.close()
             self._lent.refuse()
+            self.stats = self._snapshot()
 
     def _receive(self) -> bool:
         """Take every message; wait for one where there is nothing else to do."""
@@ -169,7 +169,9 @@ class Worker:
         tokens = self._prefill.run(self._pace.budget(rows_decoding=len(self._decode.rows)))
         self._pace.observe(tokens=tokens, seconds=time.perf_counter() - began)
         done = self._prefill.take_done()
-        self._prompt_tokens += tokens + len(done)  # the decode step computes each one's last token
+        self._counters.prompt_tokens += tokens + len(
+            done
+        )  # the decode step computes each one's last token
         self._decode.join(done)
 
     def _advance_tokens(self) -> None:
@@ -179,9 +181,7 @@ class Worker:
             return
         began = time.perf_counter()
         drawn = self._decode.step()
-        self._steps += 1
-        self._step_s += 0.1 * (time.perf_counter() - began - self._step_s)
-        self._generated_tokens += len(drawn)
+        self._counters.stepped(time.perf_counter() - began, tokens=len(drawn))
         for each in drawn:
             row, request = each.row, each.row.request
             if each.token.token in request.end_tokens:
@@ -262,38 +262,17 @@ class Worker:
             seconds = time.perf_counter() - began
         return _RATE_PROBE_TOKENS / seconds
 
-    def _integrity(self) -> str:
-        """What must hold while nothing runs; "ok" or what does not."""
-        if self._rows:
-            return "ok"
-        if self._bank.in_use:
-            return f"{self._bank.in_use} adapters are held by no row"
-        if self._decode.rows or self._prefill.rows or len(self._waiting):
-            return "rows are left that nobody asked for"
-        return "ok"
-
     def _snapshot(self) -> EngineStats:
-        rows = self._decode.rows
-        return EngineStats(
-            state="ready",
-            waiting=len(self._waiting),
-            prefilling=len(self._prefill.rows),
-            decoding=len(rows),
-            steps=self._steps,
-            prompt_tokens=self._prompt_tokens,
-            generated_tokens=self._generated_tokens,
-            registered_adapters=self._source.registered(),
-            resident_adapters=len(self._bank),
-            resident_bytes=self._bank.nbytes,
-            adapter_budget_bytes=self._bank.budget_bytes,
-            adapter_loads=self._bank.loads,
-            adapter_evictions=self._bank.evictions,
-            kv_tokens=len(rows) * max((row.length for row in rows), default=0),
-            kv_budget_tokens=self._limits.kv_budget_tokens,
-            prefill_tokens_per_s=self._pace.tokens_per_s,
-            decode_step_s=self._step_s,
-            lent_pieces=self._lent.pieces,
-            lent_s=self._lent.total_s,
-            longest_piece_s=self._lent.longest_s,
-            integrity=self._integrity(),
+        return snapshot(
+            Look(
+                rows=len(self._rows),
+                waiting=len(self._waiting),
+                prefill=self._prefill,
+                decode=self._decode,
+                bank=self._bank,
+                lent=self._lent,
+                counters=self._counters,
+                kv_budget_tokens=self._limits.kv_budget_tokens,
+                prefill_tokens_per_s=self._pace.tokens_per_s,
+            )
         )

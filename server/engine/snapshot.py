@@ -1,0 +1,86 @@
+"""What the engine shows of itself: a snapshot that any thread may read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from adapters.lora import AdapterBank
+from server.core.messages import EngineStats
+from server.engine.decode import DecodeBatch
+from server.engine.lending import LentTime
+from server.engine.prefill import Prefill
+
+_SMOOTHING = 0.1
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has been done since the start. ``step_s`` is a moving average in seconds."""
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    step_s: float = 0.0
+
+    def stepped(self, seconds: float, *, tokens: int) -> None:
+        """One decode step drew so many tokens."""
+        self.steps += 1
+        self.step_s += _SMOOTHING * (seconds - self.step_s)
+        self.generated_tokens += tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The parts of a worker that a snapshot is made from. ``rows`` counts all that are known."""
+
+    rows: int
+    waiting: int
+    prefill: Prefill
+    decode: DecodeBatch
+    bank: AdapterBank
+    lent: LentTime
+    counters: Counters
+    kv_budget_tokens: int
+    prefill_tokens_per_s: float
+
+
+def snapshot(look: Look) -> EngineStats:
+    """The statistics of this moment; device thread only."""
+    decoding, bank, lent, counters = look.decode.rows, look.bank, look.lent, look.counters
+    return EngineStats(
+        state="ready",
+        waiting=look.waiting,
+        prefilling=len(look.prefill.rows),
+        decoding=len(decoding),
+        steps=counters.steps,
+        prompt_tokens=counters.prompt_tokens,
+        generated_tokens=counters.generated_tokens,
+        resident_adapters=len(bank),
+        resident_bytes=bank.nbytes,
+        adapter_budget_bytes=bank.budget_bytes,
+        adapter_loads=bank.loads,
+        adapter_evictions=bank.evictions,
+        kv_tokens=len(decoding) * max((row.length for row in decoding), default=0),
+        kv_budget_tokens=look.kv_budget_tokens,
+        prefill_tokens_per_s=look.prefill_tokens_per_s,
+        decode_step_s=counters.step_s,
+        lent_pieces=lent.pieces,
+        lent_s=lent.total_s,
+        longest_piece_s=lent.longest_s,
+        memory_bytes=mx.get_active_memory(),
+        peak_memory_bytes=mx.get_peak_memory(),
+        integrity=_integrity(look),
+    )
+
+
+def _integrity(look: Look) -> str:
+    """What must hold while nothing runs; "ok" or what does not."""
+    if look.rows:
+        return "ok"
+    if look.bank.in_use:
+        return f"{look.bank.in_use} adapters are held by no row"
+    if look.decode.rows or look.prefill.rows or look.waiting:
+        return "rows are left that nobody asked for"
+    return "ok"
