@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import socket
@@ -19,15 +20,16 @@ from transformers import AutoTokenizer
 from adapters.base.load import load_base
 from adapters.base.tokenizer import BaseTokenizer, load_tokenizer
 from adapters.errors import BaseError, ChatTemplateError
+from adapters.ports import Tokenizer
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 HELLO = [{"role": "user", "content": "Hello"}]
-LOADED: dict[Path, BaseTokenizer] = {}
 
 
+@functools.cache
 def loaded(path: Path) -> BaseTokenizer:
     """A model's tokenizer, loaded once."""
-    return LOADED.setdefault(path, load_tokenizer(path))
+    return load_tokenizer(path)
 
 
 @given(text=TEXT)
@@ -146,6 +148,52 @@ def test_no_argument_replaces_the_template_or_the_way_it_is_applied(
     """A request never brings a template's source, nor changes what is made of the text."""
     with pytest.raises(ChatTemplateError, match=f"Not for a request to set: {name}"):
         loaded(embedded_model).encode_chat(HELLO, template_kwargs={name: "{{ 7 * 7 }}"})
+
+
+@pytest.mark.parametrize("model", ["tiny_model", "embedded_model"])
+def test_training_renders_what_serving_does(model: str, request: pytest.FixtureRequest) -> None:
+    """The prompt that an answer is learned after is the prompt that it will answer."""
+    tokenizer = loaded(request.getfixturevalue(model))
+    talk = [*HELLO, {"role": "assistant", "content": "Good day"}, *HELLO]
+    assert tokenizer.render(talk, tools=None, open_turn=True) == tokenizer.encode_chat(
+        talk, template_kwargs={}
+    )
+    closed = tokenizer.render(talk, tools=None, open_turn=False)
+    assert tokenizer.render(talk, tools=None, open_turn=True)[: len(closed)] == closed
+
+
+def test_training_hands_tools_to_the_template(embedded_model: Path, tmp_path: Path) -> None:
+    """As serving does; a base without a template renders nothing."""
+    template = "{{ tools[0].function.name if tools else 'none' }}"
+    tokenizer = with_template(embedded_model, tmp_path / "model", template)
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    assert tokenizer.render(HELLO, tools=tools, open_turn=True) == tokenizer.encode("weather")
+    assert tokenizer.render(HELLO, tools=None, open_turn=True) == tokenizer.encode("none")
+    plain = with_template(embedded_model, tmp_path / "plain", None)
+    with pytest.raises(ChatTemplateError, match="has no chat template"):
+        plain.render(HELLO, tools=None, open_turn=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        ("{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}", 0),
+        ("{% for m in messages %}{{ m.content }}<|im_end|><|endoftext|>{% endfor %}", 2),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", 2),
+        (None, 2),
+    ],
+)
+def test_the_end_of_an_answer_is_the_template_s(
+    template: str | None, end: int, embedded_model: Path, tmp_path: Path
+) -> None:
+    """A turn may end otherwise than a text; the tokenizer's own end is for what says nothing."""
+    assert with_template(embedded_model, tmp_path / "model", template).end_token == end
+
+
+def test_it_is_what_training_asks_for(tiny_model: Path) -> None:
+    """The port's words are this tokenizer's."""
+    port: Tokenizer = loaded(tiny_model)
+    assert port.end_token in port.end_tokens
 
 
 def test_threads_may_share_it(embedded_model: Path) -> None:
