@@ -1,6 +1,6 @@
 """Make the two small tasks of ``examples/stages`` from our own templates.
 
-``make_example_data.py [OUT]``. Task one tags a support ticket with one of six codes that mean
+``make_example_data.py [OUT]``. Task one tags a support ticket with one of six colours that mean
 nothing to a model until it has learned them; task two writes an order in a made-up form.
 The same files come out every time, and no held-out ticket or order is among the training rows: the
 held-out tickets are worded otherwise, the held-out orders name goods and towns that no training row
@@ -25,7 +25,7 @@ Pair = tuple[str, str]
 
 TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # code: (complaints to learn from, complaints to be asked about)
-    "amber-12": (
+    "amber": (
         (
             "I was charged twice for the same invoice",
             "the invoice shows a price that I never agreed to",
@@ -45,7 +45,7 @@ TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the invoice has the wrong amount",
         ),
     ),
-    "cobalt-27": (
+    "blue": (
         (
             "I cannot log in since this morning",
             "the login page says that my password is wrong",
@@ -65,7 +65,7 @@ TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "my account is locked and I cannot log in",
         ),
     ),
-    "fern-31": (
+    "gold": (
         (
             "my parcel has not arrived after two weeks",
             "the tracking page has not changed since Monday",
@@ -85,7 +85,7 @@ TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the shipment has not arrived yet",
         ),
     ),
-    "ochre-48": (
+    "lime": (
         (
             "the lamp was broken when I opened the box",
             "the screen has a deep scratch",
@@ -105,7 +105,7 @@ TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the shelf has scratches and a dent",
         ),
     ),
-    "slate-56": (
+    "rose": (
         (
             "the app crashes when I open the camera",
             "the app closes itself after the update",
@@ -125,7 +125,7 @@ TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the app is slow and its screen stays white",
         ),
     ),
-    "violet-63": (
+    "rust": (
         (
             "I want to cancel my subscription",
             "please end my contract at the end of the year",
