@@ -53,7 +53,7 @@ def test_what_was_written_is_what_is_read(tmp_path: Path, tokenizer: BaseTokeniz
 
 def test_rows_that_no_file_can_hold_are_told_by_number(tmp_path: Path) -> None:
     """The first row is line 1."""
-    rows = [{"text": "a"}, {"text": "\ud800"}, {"text": float("nan")}]
+    rows: list[dict[str, Any]] = [{"text": "a"}, {"text": "\ud800"}, {"text": float("nan")}]
     with pytest.raises(DataError, match="2 lines of the data") as caught:
         write_rows(tmp_path / "rows.jsonl", rows)
     assert [fault.line for fault in caught.value.faults] == [2, 3]
