@@ -153,6 +153,11 @@ def test_validation_data_leave_all_rows_to_be_learned() -> None:
     assert (plan.train, plan.validation) == (tuple(range(8)), (0, 1, 2))
 
 
+def test_no_rows_are_no_micro_batch() -> None:
+    """Nothing is computed for nothing."""
+    assert micro_batches([], [], 100) == ()
+
+
 def test_no_rows_are_an_error() -> None:
     """There is nothing to plan."""
     with pytest.raises(DataError, match="no rows"):
