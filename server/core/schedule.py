@@ -5,6 +5,7 @@ Pure rules: time and readiness come in as arguments.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,8 @@ class FairQueue:
     Start-time fair queueing (Goyal, Vin & Cheng 1996): each flow has a virtual start time that
     rises by the tokens it was granted; the ready flow with the lowest one is next. A flow that
     comes back after idling starts at the present virtual time, so idling earns no credit and a
-    flood on one flow delays another by one row at most.
+    flood on one flow delays another by one row at most, or by one batch of rows where the other
+    first needs the memory that the flood's adapter takes (``held_back``).
     """
 
     def __init__(self) -> None:
@@ -104,6 +106,26 @@ class FairQueue:
             self._grant(choice)
             room = room.after(choice.expected)
             taken.append(choice)
+
+    def held_back(self, crowded_out: Callable[[Candidate], bool], *, batch: int) -> frozenset[str]:
+        """Ids of the rows that must not start, so that adapters in use run dry and make room.
+
+        ``crowded_out`` rows wait for nothing but that room. Ahead of one, another flow gets at
+        most ``batch`` rows of its size more than it; its own flow waits behind it. The base's
+        flow, "", takes no room and goes on.
+        """
+        held: set[str] = set()
+        limits: list[float] = []
+        for flow, rows in self._waiting.items():
+            first = next((place for place, row in enumerate(rows) if crowded_out(row)), None)
+            if first is not None:
+                limits.append(self._start[flow] + batch * rows[first].expected)
+                held.update(row.request_id for row in rows[first + 1 :])
+        limit = min(limits, default=math.inf)
+        for flow, rows in self._waiting.items():
+            if flow and self._start[flow] > limit:
+                held.update(row.request_id for row in rows)
+        return frozenset(held)
 
     def _next(self, ready: Callable[[Candidate], bool]) -> Candidate | None:
         for flow in sorted(self._waiting, key=lambda name: self._start[name]):

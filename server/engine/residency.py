@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from adapters.errors import AdapterTooLarge
 from adapters.lora import AdapterBank, ResidentAdapter
@@ -14,8 +14,8 @@ class Residency:
     """Bank and loader together; device thread only.
 
     A wanted adapter is read by the loader, kept in host memory, and committed between two steps
-    once the bank has room. Adapters that are resident and wanted are not evicted for it: their
-    rows start first.
+    once the bank has room. Adapters that are resident and wanted are not evicted for it, as long as
+    the queue lets their rows start first.
     """
 
     def __init__(self, bank: AdapterBank, loader: AdapterLoader) -> None:
@@ -33,6 +33,10 @@ class Residency:
         """Whether a row of ``revision`` may start; the bare base always may."""
         return revision is None or revision in self._bank
 
+    def crowded_out(self, revision: str | None) -> bool:
+        """Whether a revision is in host memory and waits for room on the device."""
+        return revision in self._in_host
+
     def want(self, revisions: Iterable[str | None]) -> None:
         """Start loading what is neither resident nor on its way."""
         for revision in revisions:
@@ -48,22 +52,22 @@ class Residency:
         """The loader gave a revision up; the next row that wants it tries again."""
         self._loader.drop(revision)
 
-    def commit(self, wanted: Iterable[str | None]) -> dict[str, str]:
+    def commit(self, wanted: Collection[str | None], keep: Collection[str]) -> dict[str, str]:
         """Make loaded revisions resident, first wanted first, as far as the bank has room.
 
         ``wanted`` are the revisions of all waiting rows; a loaded revision outside it is let go.
-        Returns the revisions that can never fit, with the reason.
+        No revision in ``keep`` is evicted. Returns the revisions that can never fit, with the
+        reason.
         """
-        waiting = {revision for revision in wanted if revision is not None}
-        self._in_host = {key: each for key, each in self._in_host.items() if key in waiting}
+        self._in_host = {key: each for key, each in self._in_host.items() if key in wanted}
         refused: dict[str, str] = {}
         for revision, loaded in list(self._in_host.items()):
             size = device_nbytes(loaded.files, self._bank.dtype)
-            if size <= self._bank.budget_bytes and not self._bank.fits(size, keep=waiting):
+            if size <= self._bank.budget_bytes and not self._bank.fits(size, keep=keep):
                 break
             del self._in_host[revision]
             try:
-                self._bank.commit(revision, loaded.files, keep=waiting)
+                self._bank.commit(revision, loaded.files, keep=keep)
             except AdapterTooLarge as error:
                 refused[revision] = str(error)
         return refused

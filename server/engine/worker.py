@@ -150,10 +150,15 @@ class Worker:
         """Make wanted adapters resident, then admit the rows that are ready and fit."""
         if not len(self._waiting):
             return
-        wanted = [self._rows[each.request_id].request.revision for each in self._waiting.rows()]
-        for revision, reason in self._residency.commit(wanted).items():
+        waiting, held = self._waiting.rows(), self._held_back()
+        wanted = {each.request_id: self._rows[each.request_id].request.revision for each in waiting}
+        keep = {each for row, each in wanted.items() if each is not None and row not in held}
+        for revision, reason in self._residency.commit(set(wanted.values()), keep).items():
             self._refuse(revision, reason)
-        for candidate in self._waiting.take(self._room(), self._is_ready):
+        held = self._held_back()
+        for candidate in self._waiting.take(
+            self._room(), lambda each: each.request_id not in held and self._is_ready(each)
+        ):
             row = self._rows[candidate.request_id]
             row.adapter = self._residency.acquire(row.request.revision)
             self._prefill.add(row)
@@ -216,6 +221,15 @@ class Worker:
 
     def _is_ready(self, candidate: Candidate) -> bool:
         return self._residency.ready(self._rows[candidate.request_id].request.revision)
+
+    def _held_back(self) -> frozenset[str]:
+        """The rows that must not start while an adapter in host memory waits for room."""
+        if not self._residency.has_loaded:
+            return frozenset()
+        return self._waiting.held_back(
+            lambda each: self._residency.crowded_out(self._rows[each.request_id].request.revision),
+            batch=self._limits.max_rows,
+        )
 
     def _candidate(self, row: Row) -> Candidate:
         request = row.request

@@ -60,6 +60,53 @@ def test_a_row_that_is_not_ready_never_blocks_one_that_is() -> None:
     assert names(queue.take(WIDE, lambda _: True)) == ["cold"]
 
 
+def start(queue: FairQueue, crowded: str, room: Room, batch: int = 3) -> list[str]:
+    """Start what may start while the flow ``crowded`` waits for room."""
+    held = queue.held_back(lambda each: each.flow == crowded, batch=batch)
+    return names(
+        queue.take(room, lambda each: each.flow != crowded and each.request_id not in held)
+    )
+
+
+def test_a_flood_gets_one_batch_ahead_of_a_row_that_it_crowds_out() -> None:
+    """Then nothing of it starts, so that its adapter runs dry and makes room."""
+    queue = FairQueue()
+    for number in range(20):
+        queue.push(row(f"flood{number}", "flood"))
+    queue.push(row("crowded", "crowded"))
+    one = Room(1, 10**9, 0, 0)
+    started = [start(queue, "crowded", one) for _ in range(8)]
+    assert started == [["flood0"], ["flood1"], ["flood2"], ["flood3"], [], [], [], []]
+    assert names(queue.take(one, lambda _: True)) == ["crowded"]
+
+
+def test_the_base_goes_on_while_an_adapter_waits_for_room() -> None:
+    """It takes none."""
+    queue = FairQueue()
+    for number in range(20):
+        queue.push(row(str(number)))
+    queue.push(row("crowded", "crowded"))
+    assert len(start(queue, "crowded", WIDE)) == 20
+
+
+def test_a_row_that_is_crowded_out_is_not_overtaken_by_its_own_flow() -> None:
+    """A chain's older revision must run dry before its new head gets the room."""
+    queue = FairQueue()
+    queue.push(row("before", "chain"))
+    queue.push(row("head", "chain"))
+    queue.push(row("pinned", "chain"))
+    held = queue.held_back(lambda each: each.request_id == "head", batch=3)
+    assert held == {"pinned"}
+
+
+def test_nothing_is_held_back_where_nothing_waits_for_room() -> None:
+    """A row whose adapter is still being read blocks nobody."""
+    queue = FairQueue()
+    queue.push(row("cold", "cold"))
+    queue.push(row("warm", "warm"))
+    assert queue.held_back(lambda _: False, batch=1) == frozenset()
+
+
 def test_a_large_row_is_not_starved_by_smaller_ones_behind_it() -> None:
     """The first row that does not fit ends the round."""
     queue = FairQueue()

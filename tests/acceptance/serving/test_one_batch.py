@@ -1,0 +1,127 @@
+"""Base and chains in one batch of the real server: each answer is the one that it has alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from adapters.formats.mlx_lm import read_adapter, write_adapter
+from tests.acceptance.serving.asking import QUESTIONS, Answer, Asker, asker, model_of
+from tests.acceptance.serving.process import BASE, ServerProcess, started
+from tests.equality import assert_same_tokens
+
+pytestmark = pytest.mark.anyio
+LONG = "Tell me everything about the sea and the ships."
+CHAINS = ("a4", "b8", "c16", "d8")
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_adapters: dict[str, Path]
+) -> Iterator[ServerProcess]:
+    """One server for all tests here: what one leaves behind, the next must not notice."""
+    scratch = tmp_path_factory.mktemp("one_batch")
+    good = read_adapter(tiny_adapters["a4"])
+    foreign = {f"other.{name}": pair for name, pair in good.tensors.items()}
+    write_adapter(scratch / "foreign", type(good)(good.shape, foreign))
+    adapters = {**tiny_adapters, "foreign": scratch / "foreign"}
+    with started(scratch, tiny_model, adapters, "--port", "0", "--no-supervise") as process:
+        process.serving()
+        yield process
+
+
+@pytest.fixture
+async def client(
+    server: ServerProcess, tiny_model: Path, tiny_adapters: dict[str, Path]
+) -> AsyncIterator[Asker]:
+    """Asks that server."""
+    async with asker(server.serving(), tiny_model, tiny_adapters) as client:
+        yield client
+
+
+async def test_a_base_stream_is_not_touched_by_adapters_that_come_and_go(client: Asker) -> None:
+    """FACTS 4, case 1: a peer leaked the adapter into the base's running answer."""
+    alone = await client.ask(None, LONG, count=300, endless=True)
+    begun, beside = asyncio.Event(), 0
+
+    def seen(tokens: int) -> None:
+        if tokens >= 5:
+            begun.set()
+
+    base = asyncio.create_task(client.ask(None, LONG, count=300, endless=True, seen=seen))
+    await begun.wait()
+    for chain in CHAINS:
+        await client.ask(chain, QUESTIONS[0], count=8)
+        beside += not base.done()
+    assert beside >= 2, "the stream ended before the adapters came"
+    answer = await base
+    assert_same_tokens([alone.tokens], [answer.tokens], [alone.margins])
+
+
+@pytest.mark.parametrize("order", [(None, "b8", "c16", "b8", None), (None, "c16", "a4", "c16")])
+async def test_base_a_b_a_each_equal_their_cold_run(
+    client: Asker, order: tuple[str | None, ...]
+) -> None:
+    """FACTS 4, cases 2 and 9: no answer from another chain's cache, no values of the one before.
+
+    c16 lies on the MLPs and a4 on q and v: what the one adapted, the other must find bare.
+    """
+    asked = [(chain, QUESTIONS[0]) for chain in order]
+    client.assert_cold(asked, [await client.ask(*each) for each in asked])
+
+
+async def test_together_and_staggered_each_stream_says_what_plain_mlx_lm_says(
+    client: Asker,
+) -> None:
+    """Ranks 4, 8 and 16 with different targets and the base: 15 streams, each begun by another."""
+    asked = [(chain, question) for chain in (None, *CHAINS) for question in QUESTIONS]
+    turns = [asyncio.Event() for _ in range(len(asked) + 1)]
+    turns[0].set()
+
+    async def ask(number: int) -> Answer:
+        await turns[number].wait()
+
+        def seen(tokens: int) -> None:
+            if tokens >= 2:
+                turns[number + 1].set()
+
+        answer = await client.ask(*asked[number], seen=seen)
+        turns[number + 1].set()
+        return answer
+
+    answers = await asyncio.gather(*(client.ask(*each) for each in asked))
+    client.assert_cold(asked, answers)
+    staggered = await asyncio.gather(*(ask(number) for number in range(len(asked))))
+    client.assert_cold(asked, staggered)
+
+
+async def test_an_unknown_chain_is_a_404_before_the_stream_starts(client: Asker) -> None:
+    """FACTS 4, case 4: never the base's answer, and no 200 with an error in the middle."""
+    for name in ("tiny:nobody", "nobody"):
+        with pytest.raises(openai.NotFoundError) as refused:
+            await client.client.chat.completions.create(
+                model=name, messages=[{"role": "user", "content": "hi"}], stream=True
+            )
+        assert refused.value.code == "model_not_found"
+
+
+async def test_an_adapter_that_matches_no_module_is_refused_and_nobody_else_notices(
+    client: Asker,
+) -> None:
+    """FACTS 4, case 5: refused with the reason, before the stream; never the base's answer."""
+    beside = asyncio.create_task(client.ask("b8", QUESTIONS[1]))
+    with pytest.raises(openai.APIStatusError, match="no module matches") as refused:
+        await client.ask("foreign", QUESTIONS[0])
+    assert refused.value.code == "adapter_unavailable"
+    client.assert_cold([("b8", QUESTIONS[1])], [await beside])
+
+
+async def test_models_are_listed_without_any_hub_cache(client: Asker) -> None:
+    """FACTS 4, case 11: and every listed id can be asked for."""
+    ids = [model.id async for model in client.client.models.list()]
+    assert ids == [BASE, *(model_of(chain) for chain in (*CHAINS, "foreign"))]
+    assert [(await client.client.models.retrieve(name)).id for name in ids] == ids
