@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from adapters.store.stages import Stages
 
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _REVISION = re.compile(r"[0-9a-f]{64}")
+_MOST = 2**63 - 1  # SQLite's largest integer
 _SELECT = (
     "SELECT chains.*, stages.revision AS head_revision FROM chains "
     "LEFT JOIN stages ON stages.chain = chains.name AND stages.number = chains.head "
@@ -78,7 +80,7 @@ class Chains:
     def stage(self, name: str, number: int) -> Stage:
         """One stage of a chain, with or without a revision; raises RevisionNotFound."""
         row = self._database.one(
-            "SELECT * FROM stages WHERE chain = ? AND number = ?", (name, number)
+            "SELECT * FROM stages WHERE chain = ? AND number = ?", (name, min(number, _MOST))
         )
         if row is None:
             raise RevisionNotFound(f"{name!r} has no stage {number}.", param="revision")
@@ -139,11 +141,12 @@ class Chains:
     ) -> Stage:
         """Make a written adapter the stage's revision and the chain's head.
 
-        The files first, then one transaction: revision, metrics, state and head. Raises ClaimLost.
+        One transaction, committed once the files are there: revision, metrics, state and head.
+        ``directory`` is gone afterwards, also where this fails. Raises ClaimLost.
         """
-        with self._layout.placing, self._database.write() as connection:
-            self._place(directory, revision, manifest)
+        with self._placing(directory), self._database.write() as connection:
             self._stages.move(connection, stage_id, StageState.SUCCEEDED, fence, revision=revision)
+            self._place(directory, revision, manifest)
             self._add_revision(connection, revision, shape)
             connection.execute(
                 "UPDATE stages SET shape = ?, metrics = ? WHERE id = ?",
@@ -166,19 +169,30 @@ class Chains:
         manifest: Json,
         origin: Origin,
     ) -> Stage:
-        """A new chain that begins with a written adapter from elsewhere; raises ChainExists."""
-        with self._layout.placing:
-            self._place(directory, revision, manifest)
-            return self._begin(name, revision, shape, origin)
+        """A new chain that begins with a written adapter from elsewhere; raises ChainExists.
+
+        ``directory`` is gone afterwards, also where this fails.
+        """
+        with self._placing(directory):
+            return self._begin(
+                name, revision, shape, origin, lambda: self._place(directory, revision, manifest)
+            )
 
     def fork(self, name: str, new: str, pin: Pin) -> Chain:
         """A new chain that begins with the revision that ``pin`` names; raises ChainExists."""
         with self._layout.placing:
             stage = self.resolve(name, pin)
-            self._begin(new, str(stage.revision), stage.shape, Origin.FORKED)
+            self._begin(new, str(stage.revision), stage.shape, Origin.FORKED, lambda: None)
         return self.get(new)
 
-    def _begin(self, name: str, revision: str, shape: LoraShape | None, origin: Origin) -> Stage:
+    def _begin(
+        self,
+        name: str,
+        revision: str,
+        shape: LoraShape | None,
+        origin: Origin,
+        place: Callable[[], None],
+    ) -> Stage:
         stage_id = f"stage-{secrets.token_hex(12)}"
         now = self._clock()
         with self._database.write() as connection:
@@ -190,6 +204,7 @@ class Chains:
                     param="name",
                 )
             number = self._stages.take_number(connection, name)
+            place()
             self._add_revision(connection, revision, shape)
             connection.execute(
                 "INSERT INTO stages (id, chain, number, base, origin, state, revision, shape, "
@@ -201,6 +216,20 @@ class Chains:
             self._events.write(connection, stage_id, "state", {"state": StageState.SUCCEEDED})
         self._events.announce(stage_id)
         return self._stages.get(stage_id)
+
+    @contextmanager
+    def _placing(self, directory: Path) -> Iterator[None]:
+        """Hold the layout still, and leave nothing unfinished behind.
+
+        What is in place already stays after a failure, until the next start: a commit that reports
+        an error may yet be found done.
+        """
+        with self._layout.placing:
+            try:
+                yield
+            finally:
+                if directory.exists():
+                    self._layout.remove(directory)
 
     def _place(self, directory: Path, revision: str, manifest: Json) -> None:
         settle(directory, self._layout.revisions / revision, manifest)

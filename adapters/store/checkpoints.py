@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
+from adapters.formats.files import sync
 from adapters.store.claims import check_claim
 from adapters.store.database import Database, translated
 from adapters.store.layout import Layout
@@ -22,7 +24,9 @@ class Checkpoints:
         """Where the stage's checkpoints lie."""
         directory = self._layout.checkpoints / stage_id
         with translated(directory):
-            directory.mkdir(mode=0o700, exist_ok=True)
+            if not directory.is_dir():
+                directory.mkdir(mode=0o700)
+                sync(directory.parent)  # a file in it is durable only where it is itself
         return directory
 
     def add(self, stage_id: str, fence: int, step: int, file: str) -> None:
@@ -54,8 +58,19 @@ class Checkpoints:
             return None
         return row["step"], self._layout.checkpoints / stage_id / row["file"]
 
+    def forget(self, connection: sqlite3.Connection, stage_id: str) -> None:
+        """Delete their rows in the transaction that ends the stage; ``drop`` follows its commit."""
+        connection.execute("DELETE FROM checkpoints WHERE stage = ?", (stage_id,))
+
     def drop(self, stage_id: str) -> None:
-        """Remove them all: the stage has ended."""
-        with self._database.write() as connection:
-            connection.execute("DELETE FROM checkpoints WHERE stage = ?", (stage_id,))
-        self._layout.remove(self._layout.checkpoints / stage_id)
+        """Remove the files of a stage that has ended."""
+        directory = self._layout.checkpoints / stage_id
+        if directory.exists():
+            self._layout.remove(directory)
+
+    def names(self) -> dict[str, set[str]]:
+        """The names of all files that count, by stage."""
+        found: dict[str, set[str]] = {}
+        for row in self._database.all("SELECT stage, file FROM checkpoints"):
+            found.setdefault(row["stage"], set()).add(row["file"])
+        return found

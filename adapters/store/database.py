@@ -6,7 +6,7 @@ import errno
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,11 @@ class Database:
         self._file = file
         self._write_lock = threading.RLock()
         self._read_lock = threading.Lock()
-        with translated(file):
-            self._writer = _connect(file)
+        with ExitStack() as opened, translated(file):
+            self._writer = opened.enter_context(closing(_connect(file)))
             self._prepare()
-            self._reader = _connect(file)
+            self._reader = opened.enter_context(closing(_connect(file)))
+            opened.pop_all()
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -77,7 +78,8 @@ class Database:
             return
         schema = files("adapters.store").joinpath("schema.sql").read_text()
         pairs = [(source, target) for source, nexts in TRANSITIONS.items() for target in nexts]
-        # executescript commits on its own; the version, written last, says whether it was all done.
+        # executescript ends a transaction before it begins, never after: the script opens the one
+        # that holds everything, the version too, and a crash in between leaves an empty database.
         self._writer.executescript(f"BEGIN IMMEDIATE;\n{schema}")
         self._writer.executemany("INSERT INTO transitions VALUES (?, ?)", pairs)
         self._writer.execute(f"PRAGMA user_version = {VERSION}")
@@ -86,10 +88,14 @@ class Database:
 
 def _connect(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=10)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

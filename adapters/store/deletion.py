@@ -62,23 +62,14 @@ class Deletion:
         Raises RevisionProtected where a request uses one or a stage is unfinished.
         """
         with self._layout.placing:
-            stages = self._chains.stages(name)
-            for stage in stages:
-                if not stage.state.is_final:
-                    raise RevisionProtected(
-                        f"The chain {name!r} cannot be deleted: its stage {stage.number} is "
-                        f"{stage.state}. Cancel it first.",
-                        param="chain",
-                    )
-            gone = _present(stages)
-            for stage in gone:
-                if in_use(str(stage.revision)):
-                    raise RevisionProtected(
-                        f"The chain {name!r} cannot be deleted: a request is using "
-                        f"{name}@{stage.number}. Try again when it has ended.",
-                        param="chain",
-                    )
+            # Looked at inside the transaction: a stage may be added at any moment.
             with self._database.write() as connection:
+                stages = self._chains.stages(name)
+                gone = _present(stages)
+                if reason := _keeps_chain(stages, in_use):
+                    raise RevisionProtected(
+                        f"The chain {name!r} cannot be deleted: {reason}", param="chain"
+                    )
                 self._mark(connection, gone)
                 connection.execute("DELETE FROM labels WHERE chain = ?", (name,))
                 connection.execute(
@@ -128,6 +119,17 @@ class Deletion:
             row = self._database.one("SELECT 1 FROM revisions WHERE id = ?", (stage.revision,))
             if row is None:
                 self._layout.remove(self._layout.revisions / str(stage.revision))
+
+
+def _keeps_chain(stages: Sequence[Stage], in_use: InUse) -> str | None:
+    """Why a chain with these stages must stay, None where it may go."""
+    for stage in stages:
+        if not stage.state.is_final:
+            return f"its stage {stage.number} is {stage.state}. Cancel it first."
+    for stage in _present(stages):
+        if in_use(str(stage.revision)):
+            return f"a request is using {stage.chain}@{stage.number}. Try again when it has ended."
+    return None
 
 
 def _present(stages: Sequence[Stage]) -> list[Stage]:

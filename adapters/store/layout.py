@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from adapters.errors import StoreError
 from adapters.formats.files import sync
 from adapters.store.database import translated
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _HIDDEN = "."
@@ -48,25 +52,51 @@ class Layout:
             ):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 directory.chmod(0o700)
+            sync(self.root)
+
+    def check_database(self) -> None:
+        """Raise StoreError where revisions lie here and their database is gone.
+
+        A new one would know none of them, and the sweep would remove them all.
+        """
+        if self.database.exists() and self.database.stat().st_size:
+            return
+        if any(not path.name.startswith(_HIDDEN) for path in self.revisions.iterdir()):
+            raise StoreError(
+                f"{self.root} has revisions and no database that says what they are. Put "
+                f"{self.database.name} back from a backup, or move the data directory away to "
+                "begin with an empty one."
+            )
 
     def fresh(self, directory: Path) -> Path:
         """A path that nothing has, for something unfinished."""
         return directory / f"{_HIDDEN}{secrets.token_hex(12)}"
 
     def sweep(
-        self, *, revisions: Iterable[str], stages: Iterable[str], sets: Iterable[str]
+        self,
+        *,
+        revisions: Iterable[str],
+        checkpoints: Mapping[str, Container[str]],
+        sets: Iterable[str],
     ) -> None:
-        """Remove whatever no row knows: what a crash left between a file and its row."""
+        """Remove whatever no row knows: what a crash left between a file and its row.
+
+        ``checkpoints`` are the names of a stage's files, by stage.
+        """
         known = set(revisions)
         _remove(path for path in self.revisions.iterdir() if path.name not in known)
-        unfinished = set(stages)
-        _remove(path for path in self.checkpoints.iterdir() if path.name not in unfinished)
+        for directory in self.checkpoints.iterdir():
+            if directory.name not in checkpoints:
+                _remove([directory])
+                continue
+            files = checkpoints[directory.name]
+            _remove(path for path in directory.iterdir() if path.name not in files)
         kept = {f"{each}.jsonl" for each in sets}
         _remove(path for path in self.datasets.iterdir() if path.name not in kept)
         _remove(self.incoming.iterdir())
 
     def remove(self, path: Path) -> None:
-        """Remove a file or a directory whose row is gone; a crash in between is swept later."""
+        """Remove a file or a directory whose row is gone; what cannot be is swept later."""
         _remove([path])
 
 
@@ -107,7 +137,13 @@ def sha256_of(file: Path) -> tuple[str, int]:
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        try:
+            if path.is_dir() and not path.is_symlink():
+                # First the name: under it lies all or nothing, however this is cut short, because
+                # ``settle`` takes what it finds there for complete.
+                hidden = path.with_name(f"{_HIDDEN}{secrets.token_hex(12)}")
+                shutil.rmtree(path.rename(hidden))
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s is not needed and could not be removed: %s", path, error)

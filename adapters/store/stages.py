@@ -97,10 +97,11 @@ class Stages:
 
     def add(self, request: StageRequest, idempotency: Idempotency | None) -> Stage:
         """Queue a stage under the chain's next number; the chain begins with its first stage."""
-        if idempotency is not None and (known := self.find_idempotent(idempotency)):
-            return known
         stage_id = f"stage-{secrets.token_hex(12)}"
         with self._database.write() as connection:
+            # Inside the transaction: of two that come at once the second finds the first.
+            if idempotency is not None and (known := self.find_idempotent(idempotency)):
+                return known
             number = self.take_number(connection, request.chain)
             for dataset in {request.dataset, request.validation or request.dataset}:
                 if not connection.execute(
@@ -198,7 +199,8 @@ class Stages:
         state = StageState(row["state"])
         if fence is not None and (row["fence"] != fence or not state.is_claimed):
             raise claim_lost(stage_id)
-        if to not in TRANSITIONS[state] or (state.is_claimed and fence is None):
+        allowed = to in TRANSITIONS[state] and to is not StageState.RUNNING  # which a claim begins
+        if not allowed or (state.is_claimed and fence is None):
             raise WrongState(
                 f"Stage {stage_id} is {state} and cannot become {to} now.", param="stage"
             )
@@ -212,6 +214,8 @@ class Stages:
                 stage_id,
             ),
         )
+        if to.is_final:
+            self._checkpoints.forget(connection, stage_id)
         data: dict[str, object] = {"state": to}
         if error is not None:
             data["error"] = {"code": error.code, "message": error.message}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from adapters.errors import RevisionNotFound, StoreError
@@ -38,22 +39,26 @@ class Store:
         """
         self._layout = Layout(data_dir)
         self._layout.make()
-        self._lock = DirectoryLock(data_dir)
-        try:
+        self._clock = clock
+        self._base = base
+        with ExitStack() as opened:
+            self._lock = DirectoryLock(data_dir)
+            opened.callback(self._lock.release)
+            self._layout.check_database()
             self._database = Database(self._layout.database)
-        except BaseException:
-            self._lock.release()
-            raise
-        database, layout = self._database, self._layout
+            opened.callback(self._database.close)
+            self._make_parts()
+            self._recover()
+            opened.pop_all()
+
+    def _make_parts(self) -> None:
+        database, layout, clock, base = self._database, self._layout, self._clock, self._base
         self.events = Events(database, clock)
         self.checkpoints = Checkpoints(database, layout)
         self.stages = Stages(database, self.checkpoints, self.events, clock, base)
         self.chains = Chains(database, layout, self.stages, self.events, clock, base)
         self.datasets = Datasets(database, layout, clock)
         self.deletion = Deletion(database, layout, self.chains, clock)
-        self._clock = clock
-        self._base = base
-        self._recover()
 
     def close(self) -> None:
         """Let another process have the directory."""
@@ -98,10 +103,9 @@ class Store:
                 f"{len(missing)} revisions have no files in {self._layout.revisions}, the first is "
                 f"{missing[0]}. Put them back from a backup."
             )
-        unfinished = self._database.all("SELECT DISTINCT stage FROM checkpoints")
         sets = self._database.all("SELECT id FROM datasets")
         self._layout.sweep(
             revisions=revisions,
-            stages=[row["stage"] for row in unfinished],
+            checkpoints=self.checkpoints.names(),
             sets=[row["id"] for row in sets],
         )

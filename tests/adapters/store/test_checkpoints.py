@@ -1,0 +1,69 @@
+"""Checkpoints: the file first, the row second; the last two are kept until the stage ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapters.states import StageState
+from tests.adapters.store.rig import FAULT, Rig
+
+
+def test_the_last_two_checkpoints_are_kept(rig: Rig) -> None:
+    """The newest is the one to go on from."""
+    rig.add()
+    stage = rig.claim()
+    assert rig.store.checkpoints.last(stage.id) is None
+    files = [rig.checkpoint(stage, step) for step in (2, 4, 6)]
+    assert rig.store.checkpoints.last(stage.id) == (6, files[2])
+    assert [file.exists() for file in files] == [False, True, True]
+
+
+def test_a_step_that_is_kept_again_counts_once(rig: Rig) -> None:
+    """A stage that is paused right after a checkpoint writes it a second time."""
+    rig.add()
+    stage = rig.claim()
+    for step in (2, 4, 4):
+        rig.checkpoint(stage, step)
+    assert rig.store.checkpoints.names() == {stage.id: {"step-2.safetensors", "step-4.safetensors"}}
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled", "succeeded"])
+def test_the_checkpoints_of_a_stage_that_has_ended_are_gone(rig: Rig, end: str) -> None:
+    """Rows and files, whichever way it ended."""
+    rig.add()
+    stage = rig.claim()
+    rig.checkpoint(stage, 2)
+    if end == "failed":
+        rig.store.stages.fail(stage.id, stage.fence, FAULT)
+    elif end == "cancelled":
+        rig.store.stages.transition(stage.id, StageState.CANCELLED, fence=stage.fence)
+    else:
+        rig.publish(stage)
+    assert rig.store.checkpoints.last(stage.id) is None
+    assert list((rig.directory / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("state", [StageState.PAUSED, StageState.QUEUED])
+def test_a_stage_that_goes_on_later_keeps_its_checkpoints(rig: Rig, state: StageState) -> None:
+    """Also over a restart."""
+    rig.add()
+    stage = rig.claim()
+    file = rig.checkpoint(stage, 2)
+    rig.store.stages.transition(stage.id, state, fence=stage.fence)
+    assert rig.reopen().checkpoints.last(stage.id) == (2, file)
+    assert file.read_text() == "2"
+
+
+def test_the_rows_end_with_the_stage_in_one_transaction(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash before the files are removed leaves files alone, and the next start removes them."""
+    rig.add()
+    stage = rig.claim()
+    file = rig.checkpoint(stage, 2)
+    monkeypatch.setattr(rig.store.checkpoints, "drop", lambda _stage: None)
+    rig.store.stages.fail(stage.id, stage.fence, FAULT)
+    assert file.exists()
+    assert rig.store.checkpoints.names() == {}
+    rig.reopen()
+    assert not file.parent.exists()
