@@ -24,17 +24,19 @@ def read_bytes(file: Path, *, most: int) -> bytes:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise AdapterFileError(f"{file} is no plain file; give the directory of an adapter.")
-        # One byte more than allowed: a file may grow while it is read.
+        if status.st_size > most:
+            raise AdapterFileError(
+                f"{file} has {status.st_size} bytes, at most {most} are read. Give the adapter's "
+                "own file, not a model's."
+            )
+        # The buffer is allocated at once, so it is as large as the file and not as the limit; one
+        # byte more shows a file that grows while it is read.
         with os.fdopen(handle, "rb", closefd=False) as stream:
-            data = stream.read(most + 1) if status.st_size <= most else b""
+            data = stream.read(status.st_size + 1)
     finally:
         os.close(handle)
-    size = max(status.st_size, len(data))
-    if size > most:
-        raise AdapterFileError(
-            f"{file} has {size} bytes, at most {most} are read. Give the adapter's own file, not a "
-            "model's."
-        )
+    if len(data) != status.st_size:
+        raise AdapterFileError(f"{file} changed while it was read; try again.")
     return data
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from adapters.errors import AdapterError, DeviceGone, StageError, VerificationFailed
 from adapters.formats.mlx_lm import AdapterFiles, read_adapter, write_adapter
 from adapters.formats.revision import revision_id
-from adapters.growth import resolve_shape, select_targets
+from adapters.growth import resolve_shape
 from adapters.lineage import Json, Stage, StageRequest
 from adapters.ports import Device, Sampler, Tokenizer
 from adapters.shape import BaseShape, LoraShape
@@ -125,11 +125,11 @@ class StageRun:
         parent = None if self._parent is None else self._parent.shape
         shape = resolve_shape(parent, request.lora)
         seed = request.settings.seed
-        targets = select_targets(self._host.base().linears, shape)
+        linears = self._host.base().linears
         number = self._stage.number
         if self._parent is None:
-            return initial_adapter(targets, shape, seed=seed, stage=number)
-        return grow(self._parent, targets, shape, seed=seed, stage=number)
+            return initial_adapter(linears, shape, seed=seed, stage=number)
+        return grow(self._parent, linears, shape, seed=seed, stage=number)
 
     def _examples(self, dataset: str) -> Sequence[Example]:
         path = self._store.datasets.path(dataset)
