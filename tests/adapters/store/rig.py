@@ -14,10 +14,12 @@ from adapters.formats.revision import revision_id
 from adapters.lineage import Fault, Idempotency, Origin, Stage, StageRequest, TrainSettings
 from adapters.shape import LoraShape
 from adapters.states import StageState
-from adapters.store import Store
+from adapters.store import Store, database
 
 BASE, OTHER_BASE = "b" * 64, "c" * 64
 SHAPE = LoraShape(rank=1, scale=2.0, num_layers=1, keys=("mlp.up_proj",))
+connect = database._connect
+"""As a database is opened outside these tests."""
 FAULT = Fault("non_finite", "The loss is NaN.")
 
 

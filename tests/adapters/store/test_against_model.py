@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -226,12 +224,6 @@ class StoreMachine(RuleBasedStateMachine):
         """What lies under a hash has that hash."""
         for name in self.rig.revisions():
             assert revision_id(read_adapter(self.rig.store.revision_path(name))) == name
-
-
-@pytest.fixture(autouse=True)
-def _without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rules do not depend on it, and it takes most of the time."""
-    monkeypatch.setattr(os, "fsync", lambda _handle: None)
 
 
 def test_the_store_agrees_with_the_rules() -> None:

@@ -14,7 +14,7 @@ import pytest
 from adapters.errors import StoreError
 from adapters.states import StageState
 from adapters.store import Store
-from tests.adapters.store.rig import BASE, FAULT, Clock, Rig, opened
+from tests.adapters.store.rig import BASE, FAULT, Clock, Rig, connect, opened
 
 
 def open_store(directory: Path) -> Store:
@@ -214,6 +214,15 @@ def test_damage_that_shows_later_is_a_store_error(tmp_path: Path) -> None:
         database.write_bytes(raw)
         with pytest.raises(StoreError, match=r"malformed.*Restore it from a backup"):
             open_store(tmp_path).events.after(stage.id, 0, 99)
+
+
+def test_commits_are_synced_to_the_disk(tmp_path: Path) -> None:
+    """As a store is opened outside these tests: in full, with the rules of references on."""
+    connection = connect(tmp_path / "chainlora.db")
+    wanted = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}
+    found = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in wanted}
+    connection.close()
+    assert found == wanted
 
 
 @pytest.mark.parametrize("done", [1, 5, 12])
