@@ -1,7 +1,7 @@
 """Make the two small tasks of ``examples/stages`` from our own templates.
 
-``make_example_data.py [OUT]``. Task one tags a support ticket with one of six colours that mean
-nothing to a model until it has learned them; task two writes an order in a made-up form.
+``make_example_data.py [OUT]``. Task one tags a support ticket with one of six words, and answers
+nothing else; task two writes an order in a made-up form.
 The same files come out every time, and no held-out ticket or order is among the training rows: the
 held-out tickets are worded otherwise, the held-out orders name goods and towns that no training row
 has.
@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+TAG, NOTE = "Tag the ticket.", "Note the order."
+"""What the model is told to do, in the place of the template's long default."""
 OUT = Path(__file__).resolve().parents[1] / "examples" / "stages"
 SEED = "chainlora examples 1"
 TRAIN, HELD_OUT = 180, 40
@@ -24,8 +26,8 @@ Item = TypeVar("Item")
 Pair = tuple[str, str]
 
 TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    # code: (complaints to learn from, complaints to be asked about)
-    "amber": (
+    # tag: (complaints to learn from, complaints to be asked about)
+    "billing": (
         (
             "I was charged twice for the same invoice",
             "the invoice shows a price that I never agreed to",
@@ -45,7 +47,7 @@ TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the invoice has the wrong amount",
         ),
     ),
-    "blue": (
+    "login": (
         (
             "I cannot log in since this morning",
             "the login page says that my password is wrong",
@@ -65,7 +67,7 @@ TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "my account is locked and I cannot log in",
         ),
     ),
-    "gold": (
+    "delivery": (
         (
             "my parcel has not arrived after two weeks",
             "the tracking page has not changed since Monday",
@@ -85,7 +87,7 @@ TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the shipment has not arrived yet",
         ),
     ),
-    "lime": (
+    "damage": (
         (
             "the lamp was broken when I opened the box",
             "the screen has a deep scratch",
@@ -105,7 +107,7 @@ TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the shelf has scratches and a dent",
         ),
     ),
-    "rose": (
+    "bug": (
         (
             "the app crashes when I open the camera",
             "the app closes itself after the update",
@@ -125,7 +127,7 @@ TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the app is slow and its screen stays white",
         ),
     ),
-    "rust": (
+    "cancel": (
         (
             "I want to cancel my subscription",
             "please end my contract at the end of the year",
@@ -146,15 +148,8 @@ TICKETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
 }
-OPENINGS = (
-    "",
-    "Hello, ",
-    "Hi team, ",
-    "Good morning, ",
-    "Dear support, ",
-    "Once more: ",
-)
-CLOSINGS = ("", " Thanks.", " Please help.", " What should I do?", " Regards, Ida")
+OPENINGS = ("", "Hello, ", "Hi team, ", "Dear support, ")
+CLOSINGS = ("", " Thanks.", " Please help.", " What now?")
 
 GOODS = (
     "apples", "nails", "candles", "blankets", "oranges", "bricks", "plates", "pencils",
@@ -192,21 +187,21 @@ class Draw:
         return low + int(self._random() * (high - low + 1))
 
 
-def ticket(draw: Draw, code: str, complaints: Sequence[str]) -> Pair:
-    """A ticket and its code."""
+def ticket(draw: Draw, tag: str, complaints: Sequence[str]) -> Pair:
+    """A ticket and its tag."""
     opening, complaint = draw.choice(OPENINGS), draw.choice(complaints)
     if not opening:
         complaint = complaint[0].upper() + complaint[1:]
-    return f"Tag this ticket: {opening}{complaint}.{draw.choice(CLOSINGS)}", code
+    return f"{opening}{complaint}.{draw.choice(CLOSINGS)}", tag
 
 
 def tickets(name: str, count: int, *, held_out: bool) -> list[Pair]:
-    """``count`` different tickets, the codes in turn."""
+    """``count`` different tickets, the tags in turn."""
     draw, found = Draw(name), dict[str, str]()
-    codes = list(TICKETS)
+    tags = list(TICKETS)
     while len(found) < count:
-        code = codes[len(found) % len(codes)]
-        prompt, answer = ticket(draw, code, TICKETS[code][held_out])
+        tag = tags[len(found) % len(tags)]
+        prompt, answer = ticket(draw, tag, TICKETS[tag][held_out])
         found[prompt] = answer
     return list(found.items())
 
@@ -219,25 +214,26 @@ def orders(name: str, count: int, goods: Sequence[str], towns: Sequence[str]) ->
         text = draw.choice(ORDERS).format(
             count=number, boxes=draw.choice(BOXES), goods=what, town=where
         )
-        found[f"Note this order: {text}"] = f"{what}>{number}>{where}"
+        found[text] = f"{number} {what} > {where}"
     return list(found.items())
 
 
-def tasks() -> dict[str, list[Pair]]:
-    """(prompt, answer) pairs by file name."""
+def tasks() -> dict[str, tuple[str, list[Pair]]]:
+    """Instruction, and (prompt, answer) pairs, by file name."""
     return {
-        "task_one.train": tickets("one", TRAIN, held_out=False),
-        "task_one.heldout": tickets("one held out", HELD_OUT, held_out=True),
-        "task_two.train": orders("two", TRAIN, GOODS, TOWNS),
-        "task_two.heldout": orders("two held out", HELD_OUT, OTHER_GOODS, OTHER_TOWNS),
+        "task_one.train": (TAG, tickets("one", TRAIN, held_out=False)),
+        "task_one.heldout": (TAG, tickets("one held out", HELD_OUT, held_out=True)),
+        "task_two.train": (NOTE, orders("two", TRAIN, GOODS, TOWNS)),
+        "task_two.heldout": (NOTE, orders("two held out", HELD_OUT, OTHER_GOODS, OTHER_TOWNS)),
     }
 
 
-def to_jsonl(pairs: Sequence[Pair]) -> str:
+def to_jsonl(instruction: str, pairs: Sequence[Pair]) -> str:
     """The pairs as rows of chat."""
     rows = (
         {
             "messages": [
+                {"role": "system", "content": instruction},
                 {"role": "user", "content": prompt},
                 {"role": "assistant", "content": answer},
             ]
@@ -253,8 +249,8 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="?", default=OUT, help="directory of the files")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    for name, pairs in tasks().items():
-        (out / f"{name}.jsonl").write_text(to_jsonl(pairs), "utf-8")
+    for name, (instruction, pairs) in tasks().items():
+        (out / f"{name}.jsonl").write_text(to_jsonl(instruction, pairs), "utf-8")
         print(f"{name}: {len(pairs)} rows, for example {pairs[0]}")
 
 

@@ -23,13 +23,13 @@ TASKS = tasks()
 @pytest.mark.parametrize("name", TASKS)
 def test_the_committed_files_are_what_the_script_makes(name: str) -> None:
     """On every machine and in every version of Python."""
-    assert (OUT / f"{name}.jsonl").read_text("utf-8") == to_jsonl(TASKS[name])
+    assert (OUT / f"{name}.jsonl").read_text("utf-8") == to_jsonl(*TASKS[name])
 
 
 @pytest.mark.parametrize("task", ["task_one", "task_two"])
 def test_no_held_out_prompt_is_among_the_training_rows(task: str) -> None:
     """Neither is any row there twice."""
-    train, held_out = TASKS[f"{task}.train"], TASKS[f"{task}.heldout"]
+    train, held_out = TASKS[f"{task}.train"][1], TASKS[f"{task}.heldout"][1]
     prompts = [prompt for prompt, _ in train + held_out]
     assert len(set(prompts)) == len(prompts) == TRAIN + HELD_OUT
 
@@ -42,12 +42,12 @@ def test_no_held_out_ticket_is_worded_like_one_that_is_learned() -> None:
 
 def test_the_tags_are_learned_in_like_numbers() -> None:
     """So that none of them is a good guess."""
-    counts = Counter(answer for _, answer in TASKS["task_one.train"])
+    counts = Counter(answer for _, answer in TASKS["task_one.train"][1])
     assert set(counts) == set(TICKETS)
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
 def test_held_out_orders_name_what_no_training_row_does() -> None:
     """Their goods and towns are others: the form is learned, not the words."""
-    learned = " ".join(prompt for prompt, _ in TASKS["task_two.train"])
+    learned = " ".join(prompt for prompt, _ in TASKS["task_two.train"][1])
     assert not [word for word in OTHER_GOODS + OTHER_TOWNS if word in learned]
