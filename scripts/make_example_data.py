@@ -154,19 +154,19 @@ CLOSINGS = ("", " Thanks.", " Please help.", " What now?")
 GOODS = (
     "apples", "nails", "candles", "blankets", "oranges", "bricks", "plates", "pencils",
     "carrots", "gloves", "tiles", "bottles", "onions", "chairs", "ropes", "mirrors",
-    "lemons", "buckets", "cushions", "hammers",
+    "lemons", "buckets", "tables", "boots",
 )  # fmt: skip
 OTHER_GOODS = ("pears", "screws", "lamps", "towels", "cups", "books", "shoes", "potatoes")
 TOWNS = (
-    "Bergen", "Lyon", "Turin", "Cork", "Malmo", "Porto", "Leeds", "Ghent",
-    "Basel", "Gdansk", "Bilbao", "Tampere", "Dundee", "Bremen",
+    "Lyon", "Cork", "Leeds", "Basel", "Vienna", "Prague", "Athens", "Lisbon",
+    "Naples", "Venice", "Warsaw", "Munich", "Zurich", "Geneva",
 )  # fmt: skip
-OTHER_TOWNS = ("Oslo", "Nice", "Bath", "Hamburg", "Seville", "Dublin")
+OTHER_TOWNS = ("Oslo", "Milan", "Bath", "Hamburg", "Glasgow", "Dublin")
 BOXES = ("boxes", "crates", "bags", "pallets")
 ORDERS = (
     "We need {count} {boxes} of {goods} in {town}.",
     "Please send {count} {boxes} of {goods} to {town}.",
-    "{town} asks for {count} {boxes} of {goods}.",
+    "Today {town} asks for {count} {boxes} of {goods}.",
     "Can you bring {count} {boxes} of {goods} to our shop in {town}?",
     "The shop in {town} ordered {count} {boxes} of {goods}.",
 )
