@@ -18,7 +18,6 @@ from adapters.training.render import Renderer
 from adapters.training.rows import ChatRow, TextRow
 from tests.adapters.training import templates
 
-TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 # What is left out here, the embedded model's vocabulary lacks bytes of.
 WORDS = st.text(
     st.characters(codec="utf-8", max_codepoint=0xFFFF, exclude_categories=["Cs", "Cc"]),
@@ -261,46 +260,3 @@ def test_a_base_without_a_template_learns_plain_text_only(make: Make) -> None:
         render(tokenizer, chat(*TALK))
     (example,) = render(tokenizer, TextRow(3, "The boats come home."))
     assert example.tokens[-1] == tokenizer.end_token
-
-
-def tool_row() -> ChatRow:
-    """A question, a call, its result and an answer."""
-    function = {"name": "weather", "arguments": {"town": "Oslo"}}
-    messages: tuple[dict[str, Any], ...] = (
-        {"role": "user", "content": "Rain?"},
-        {
-            "role": "assistant",
-            "content": "",
-            "tool_calls": [{"type": "function", "function": function}],
-        },
-        {"role": "tool", "content": "dry"},
-        {"role": "assistant", "content": "No rain."},
-    )
-    return ChatRow(3, messages, (False, True, False, True), (TOOL,))
-
-
-def test_calls_and_tools_reach_the_template(make: Make) -> None:
-    """The call is learned; the tools and the result are seen."""
-    tokenizer = make(templates.TOOLS)
-    (example,) = render(tokenizer, tool_row())
-    assert learned_in(tokenizer, example) == [
-        '<call>weather{"town": "Oslo"}</call><|im_end|>',
-        "No rain.<|im_end|>",
-    ]
-    prompt = tokenizer.encode_chat(tool_row().messages[:1], template_kwargs={"tools": [TOOL]})
-    assert list(example.tokens[: len(prompt)]) == prompt
-
-
-def test_tools_that_a_template_leaves_out_are_refused(make: Make) -> None:
-    """Nothing of a row is accepted and ignored."""
-    row = tool_row()
-    with pytest.raises(BadLine, match="has tools, which the base's chat template leaves out"):
-        render(make(templates.PLAIN), row)
-
-
-def test_calls_that_a_template_leaves_out_are_refused(tiny_model: Path) -> None:
-    """Else an empty answer would be learned in their place."""
-    row = tool_row()
-    bare = ChatRow(3, row.messages, row.learned)
-    with pytest.raises(BadLine, match=r"messages\[1\] has tool_calls, which"):
-        render(loaded(tiny_model), bare)
