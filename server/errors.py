@@ -72,6 +72,7 @@ TABLE: Final[dict[str, Wire]] = {
     _CORE + "DeadlineExceeded": Wire(408, _CLIENT, "deadline_exceeded", retry=False),
     _CORE + "SlowReader": Wire(408, _CLIENT, "slow_reader", retry=False),
     _CORE + "AdapterUnavailable": Wire(503, _SERVER, "adapter_unavailable", retry=False),
+    _CORE + "NonFiniteOutput": Wire(500, _SERVER, "non_finite_output", retry=False),
     _CORE + "EngineFailed": Wire(503, _SERVER, "engine_failed", retry_after_s=5),
     _CORE + "ShuttingDown": Wire(503, _SERVER, "shutting_down", retry_after_s=5),
     _ADAPTERS + "AdapterError": Wire(500, _SERVER, "adapter_error"),

@@ -74,6 +74,10 @@ class AdapterUnavailable(ServeError):
     """The adapter is known but could not be made resident; the message says why."""
 
 
+class NonFiniteOutput(ServeError):
+    """The model's logits are not finite: an adapter diverged, or the base's files are broken."""
+
+
 class EngineFailed(ServeError):
     """The device failed: the engine is poisoned and this process is about to be replaced."""
 

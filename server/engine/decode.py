@@ -10,15 +10,15 @@ import mlx.core as mx
 
 from server.core.messages import Token
 from server.engine.rows import Forward, Row, merge
-from server.engine.sampling import BatchSampler, Report
+from server.engine.sampling import NO_TOKEN, BatchSampler, Report
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A token that a row drew."""
+    """A token that a row drew; None where its logits were not finite, so that it must end."""
 
     row: Row
-    token: Token
+    token: Token | None
 
 
 class DecodeBatch:
@@ -32,7 +32,7 @@ class DecodeBatch:
         self._forward = forward
         self.rows: list[Row] = []
         self._caches: list[Any] = []
-        self._inputs = mx.array([], mx.uint32)
+        self._drawn = mx.array([], mx.int32)
         self._report = Report((), ())
         self._fresh: set[Row] = set()
         self._stale = True
@@ -47,8 +47,8 @@ class DecodeBatch:
                 mine.extend(theirs)
         else:
             self._caches = joining
-        last = mx.array([row.tokens[-1] for row in rows], mx.uint32)
-        self._inputs = mx.concatenate([self._inputs, last])
+        last = mx.array([row.tokens[-1] for row in rows], mx.int32)
+        self._drawn = mx.concatenate([self._drawn, last])
         for row in rows:
             row.caches = None
         self.rows.extend(rows)
@@ -63,10 +63,10 @@ class DecodeBatch:
         if keep:
             for cache in self._caches:
                 cache.filter(keep)
-            self._inputs = self._inputs[mx.array(keep)]
+            self._drawn = self._drawn[mx.array(keep)]
         else:
             self._caches = []
-            self._inputs = mx.array([], mx.uint32)
+            self._drawn = mx.array([], mx.int32)
         self._report = self._report.keep(keep)
         self.rows = [self.rows[index] for index in keep]
         self._fresh.intersection_update(self.rows)
@@ -79,18 +79,19 @@ class DecodeBatch:
         """
         if self._stale:
             self._compose()
-        inputs, report = self._inputs, self._report
+        last, report = self._drawn, self._report
+        # Where there is no token the row runs on with another one, for this step alone.
+        inputs = mx.maximum(last, 0)
         logits = self._forward(inputs[:, None], self._caches, self._route)[:, -1]
         positions = [len(row.generated) + (row not in self._fresh) for row in self.rows]
-        tokens, self._report = self._sampler.sample(logits, positions)
-        self._inputs = tokens.astype(mx.uint32)
+        self._drawn, self._report = self._sampler.sample(logits, positions)
         start: Any = mx.async_eval
-        start(self._inputs, *self._report.arrays)
-        values: Any = inputs.tolist()
+        start(self._drawn, *self._report.arrays)
+        values: Any = last.tolist()
         logprobs = report.read()
         drawn = [
-            Drawn(row, Token(values[index], logprobs.get(index)))
-            for index, row in enumerate(self.rows)
+            Drawn(row, None if token == NO_TOKEN else Token(token, logprobs.get(index)))
+            for index, (row, token) in enumerate(zip(self.rows, values, strict=True))
             if row not in self._fresh
         ]
         self._fresh.clear()
@@ -101,7 +102,7 @@ class DecodeBatch:
         adapters = [row.adapter for row in self.rows]
         self._route = self._forward.router.plan(adapters, long=False)
         fresh = mx.array([row in self._fresh for row in self.rows])
-        pending = mx.where(fresh, mx.array(-1), self._inputs.astype(mx.int32))
+        pending = mx.where(fresh, mx.array(-1), self._drawn)
         self._sampler = BatchSampler(
             [row.sampling_row() for row in self.rows], self._forward.vocabulary, pending
         )

@@ -12,6 +12,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from adapters.lora import ResidentAdapter, Router
 from adapters.lora.routes import Route
+from server.core.errors import NonFiniteOutput
 from server.core.messages import Generate
 from server.engine.sampling import SamplingRow
 
@@ -45,6 +46,17 @@ class Row:
     def sampling_row(self) -> SamplingRow:
         """What the sampler must know."""
         return SamplingRow(self.request.sampling, self.request.prompt, self.generated)
+
+    def not_finite(self) -> NonFiniteOutput:
+        """Why a row ends whose logits are not finite."""
+        where = f"after {len(self.generated)} tokens"
+        if self.request.revision is None:
+            return NonFiniteOutput(f"The base's output is not finite {where}; check its files.")
+        return NonFiniteOutput(
+            f"The adapter's output is not finite {where}: its training diverged. Use an earlier "
+            "revision of the chain, or train it again with a lower learning rate.",
+            param="model",
+        )
 
     def rewind(self) -> None:
         """Give up the KV cache; prompt and generated tokens are to be computed again."""

@@ -189,6 +189,9 @@ class Worker:
         self._counters.stepped(time.perf_counter() - began, tokens=len(drawn))
         for each in drawn:
             row, request = each.row, each.row.request
+            if each.token is None:
+                self._end(row, Failed(row.not_finite()))
+                continue
             if each.token.token in request.end_tokens:
                 self._finish(row, FinishReason.STOP)
                 continue

@@ -12,11 +12,13 @@ import pytest
 from adapters.formats.mlx_lm import read_adapter, write_adapter
 from tests.acceptance.serving.asking import QUESTIONS, Answer, Asker, asker, model_of
 from tests.acceptance.serving.process import BASE, ServerProcess, started
+from tests.diverged import write_diverged
 from tests.equality import assert_same_tokens
 
 pytestmark = pytest.mark.anyio
 LONG = "Tell me everything about the sea and the ships."
 CHAINS = ("a4", "b8", "c16", "d8")
+BROKEN = ("foreign", "diverged")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,8 @@ def server(
     good = read_adapter(tiny_adapters["a4"])
     foreign = {f"other.{name}": pair for name, pair in good.tensors.items()}
     write_adapter(scratch / "foreign", type(good)(good.shape, foreign))
-    adapters = {**tiny_adapters, "foreign": scratch / "foreign"}
+    write_diverged(scratch / "diverged", tiny_adapters["d8"])
+    adapters = {**tiny_adapters, **{name: scratch / name for name in BROKEN}}
     with started(scratch, tiny_model, adapters, "--port", "0", "--no-supervise") as process:
         process.serving()
         yield process
@@ -120,8 +123,17 @@ async def test_an_adapter_that_matches_no_module_is_refused_and_nobody_else_noti
     client.assert_cold([("b8", QUESTIONS[1])], [await beside])
 
 
+async def test_a_diverged_adapter_is_an_error_before_the_stream_and_not_garbage(
+    client: Asker,
+) -> None:
+    """Its files are sound and its values finite; what comes out of it is not."""
+    with pytest.raises(openai.InternalServerError, match="its training diverged") as refused:
+        await client.ask("diverged", QUESTIONS[0])
+    assert refused.value.code == "non_finite_output"
+
+
 async def test_models_are_listed_without_any_hub_cache(client: Asker) -> None:
     """FACTS 4, case 11: and every listed id can be asked for."""
     ids = [model.id async for model in client.client.models.list()]
-    assert ids == [BASE, *(model_of(chain) for chain in (*CHAINS, "foreign"))]
+    assert ids == [BASE, *(model_of(chain) for chain in sorted((*CHAINS, *BROKEN)))]
     assert [(await client.client.models.retrieve(name)).id for name in ids] == ids

@@ -35,7 +35,8 @@ def test_a_float32_adapter_does_not_turn_a_16_bit_base_into_float32(
     dtype: mx.Dtype, quantized: bool, long: bool
 ) -> None:
     """FACTS 4, case 10: bare, one adapter, mixed rows, in decode and in prefill."""
-    model: Any = Module()
+    empty: Any = Module
+    model = empty()
     linear: Any = Linear(WIDTH, WIDTH, bias=False)
     linear.set_dtype(dtype)
     model.proj = QuantizedLinear.from_linear(linear) if quantized else linear

@@ -15,11 +15,12 @@ from adapters.base.tokenizer import load_tokenizer
 from adapters.errors import BaseError
 from adapters.formats.mlx_lm import read_adapter, write_adapter
 from adapters.formats.revision import revision_id
-from server.core.errors import AdapterUnavailable
+from server.core.errors import AdapterUnavailable, NonFiniteOutput
 from server.core.messages import Event, Failed, Finished, Generate, Sampling, Token
 from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
 from tests.directory_adapters import DirectoryAdapters
+from tests.diverged import write_diverged
 from tests.equality import assert_same_tokens, solo_greedy
 
 pytestmark = pytest.mark.anyio
@@ -194,4 +195,24 @@ async def test_an_adapter_that_matches_no_module_is_refused_and_nobody_else_noti
     assert isinstance(bad[-1], Failed)
     assert isinstance(bad[-1].error, AdapterUnavailable)
     assert "no module matches" in str(bad[-1].error)
+    assert tokens(beside) == alone
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+async def test_a_diverged_adapter_is_an_error_and_nobody_else_notices(
+    tiny_model: Path, tiny_adapters: dict[str, Path], tmp_path: Path, temperature: float
+) -> None:
+    """Its values are finite, its products overflow: garbage would be worse than no answer."""
+    write_diverged(tmp_path / "diverged", tiny_adapters["d8"])
+    adapters = {**tiny_adapters, "diverged": tmp_path / "diverged"}
+    async with running(tiny_model, adapters) as bench:
+        alone = tokens(await bench.run("b8", 1, temperature=temperature))
+        bad, beside = await asyncio.gather(
+            bench.run("diverged", 0, temperature=temperature),
+            bench.run("b8", 1, temperature=temperature),
+        )
+    (failed,) = bad
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, NonFiniteOutput)
+    assert "after 0 tokens: its training diverged" in str(failed.error)
     assert tokens(beside) == alone

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from server.core.messages import Sampling
-from server.engine.sampling import BatchSampler, SamplingRow
+from server.engine.sampling import NO_TOKEN, BatchSampler, SamplingRow
 
 VOCABULARY = 300
 GREEDY = Sampling(seed=0, temperature=0)
@@ -137,3 +137,17 @@ def test_reported_probabilities_are_the_models_own() -> None:
     assert report.keep([0, 2]).read() == {1: found[2]}
     assert report.keep([1, 2]).read() == {0: found[1], 1: found[2]}
     assert report.keep([0]).read() == {}
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_row_whose_logits_are_not_finite_draws_nothing_and_the_others_as_ever(
+    broken: float,
+) -> None:
+    """One such value is enough, for greedy rows and for drawn ones, and stays in its row."""
+    logits = logits_of(len(MIXED))
+    sound = sample(MIXED, logits)
+    for row in range(len(MIXED)):
+        logits_with = logits.copy()
+        logits_with[row, 123] = broken
+        drawn = sample(MIXED, logits_with)
+        assert drawn == [*sound[:row], NO_TOKEN, *sound[row + 1 :]]
