@@ -47,6 +47,11 @@ class Tokenizer(Protocol):
         """All ids at which serving ends an answer."""
         ...
 
+    @property
+    def max_context(self) -> int:
+        """Tokens that the base can see at once."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, with the beginning-of-text token where the model has one."""
         ...

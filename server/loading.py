@@ -83,7 +83,15 @@ def load_parts(settings: Settings) -> Loaded:
     candidates = Candidates(StoredAdapters(store))
     engine = MlxEngine(load, _limits(settings, path, free), candidates)
     sampler = EngineSampler(engine, tokenizer, candidates, engine.forget, lambda: engine.loop)
-    host = Host(store, engine.device, sampler, tokenizer, shape, _build_record())
+    host = Host(
+        store,
+        engine.device,
+        sampler,
+        tokenizer,
+        shape,
+        build=_build_record(),
+        block_s=settings.train_block_ms / 1000,
+    )
     pins = Pins()
     facts.update(
         base={"path": path.name, "fingerprint": identity},

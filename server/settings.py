@@ -100,6 +100,12 @@ class Settings(BaseModel):
     prefill_block_ms: int = Field(
         default=250, ge=1, description="Longest piece of prefill between two decode steps."
     )
+    train_block_ms: int = Field(
+        default=250,
+        ge=1,
+        description="Longest piece of training that a request should have to wait for. A stage "
+        "whose pieces take longer says so in a warning.",
+    )
     train_share: float = Field(
         default=0.25,
         ge=0,

@@ -8,6 +8,7 @@ from pathlib import Path
 from adapters.errors import (
     ChainNotFound,
     DataError,
+    LineFault,
     MemoryExceeded,
     ParentMoved,
     RevisionNotFound,
@@ -107,10 +108,24 @@ class Intake:
 
     def _examples(self, dataset: str, settings: TrainSettings, field: str) -> list[Example]:
         try:
-            return tokenise(self._store.datasets.path(dataset), self._tokenizer, settings)
+            examples = tokenise(self._store.datasets.path(dataset), self._tokenizer, settings)
         except DataError as error:
             error.param = field
             raise
+        most = self._tokenizer.max_context
+        faults = [
+            LineFault(each.line, f"has {len(each.tokens)} tokens, the base's context {most}")
+            for each in examples
+            if len(each.tokens) > most
+        ]
+        if faults:
+            raise DataError(
+                f"{len(faults)} rows do not fit the base's context of {most} tokens, the first in "
+                f"line {faults[0].line}. Shorten them.",
+                faults=tuple(faults),
+                param=field,
+            )
+        return examples
 
     def _check_split(self, examples: list[Example], settings: TrainSettings) -> None:
         plan = make_plan([len(each.tokens) for each in examples], settings, stage_number=1)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from adapters.errors import AdapterError, DeviceGone, StageError, VerificationFailed
+from adapters.errors import StageError, VerificationFailed
 from adapters.formats.mlx_lm import AdapterFiles, read_adapter, write_adapter
 from adapters.formats.revision import revision_id
 from adapters.growth import resolve_shape
@@ -16,17 +16,16 @@ from adapters.lineage import Json, Stage, StageRequest
 from adapters.ports import Device, Sampler, Tokenizer
 from adapters.shape import BaseShape, LoraShape
 from adapters.stages.journal import Journal
+from adapters.stages.samples import Samples
 from adapters.states import StageState
 from adapters.store import Store
 from adapters.training.batches import Example, Plan, make_plan
 from adapters.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from adapters.training.dataset import tokenise
 from adapters.training.shape_growth import grow, initial_adapter
-from adapters.training.trainer import Interrupted, Trainer
+from adapters.training.trainer import Interrupted, StepReport, Trainer
 
 log = logging.getLogger(__name__)
-
-_SAMPLE_TOKENS = 64
 
 
 class Ask(enum.Enum):
@@ -43,7 +42,7 @@ class Host:
     """What a stage works with.
 
     ``base`` is known once the engine has loaded it. ``build`` names what bit-equality depends on:
-    versions, BLAS, threads.
+    versions, BLAS, threads. A piece that takes longer than ``block_s`` seconds is warned of.
     """
 
     store: Store
@@ -52,6 +51,7 @@ class Host:
     tokenizer: Tokenizer
     base: Callable[[], BaseShape]
     build: Json
+    block_s: float = 0.25
 
 
 class StageRun:
@@ -66,7 +66,8 @@ class StageRun:
         self._asked = asked
         self._store = host.store
         self._journal = Journal(host.store, stage)
-        self._answers: dict[str, str] = {}
+        self._samples = Samples(host.sampler, self._journal, stage.request.samples)
+        self._warned = False
         self._parent: AdapterFiles | None = None
 
     def run(self) -> StageState:
@@ -162,17 +163,30 @@ class StageRun:
         settings, stage = self._request.settings, self._stage
         if trainer.step == 0:
             self._validate(trainer)
-            self._sample_parent()
+            self._samples.ask_parent(self._parent)
         for report in trainer.steps():
             self._journal.step(report)
+            self._watch_pieces(report)
             last = report.step == report.steps
             if not last and _due(report.step, settings.sample_every):
-                self._sample(trainer, report.step)
+                self._samples.ask(trainer.adapter, report.step, self._parent)
             if not last and _due(report.step, settings.eval_every):
                 self._validate(trainer)
             if last or _due(report.step, settings.checkpoint_every):
                 self._keep(trainer)
         log.info("stage %s of %s is trained: %d steps", stage.id, stage.chain, trainer.step)
+
+    def _watch_pieces(self, report: StepReport) -> None:
+        """Say once that requests wait longer than was promised; a first step also warms up."""
+        if self._warned or report.step == 1 or report.longest_piece_s <= self._host.block_s:
+            return
+        self._warned = True
+        self._journal.warn(
+            f"A piece of this stage takes {1000 * report.longest_piece_s:.0f} ms, train_block_ms "
+            f"is {1000 * self._host.block_s:.0f}: so long may a request wait that arrives "
+            "meanwhile. Lower micro_batch_tokens (now "
+            f"{self._request.settings.micro_batch_tokens}) for shorter pieces, or shorten the rows."
+        )
 
     def _keep(self, trainer: Trainer) -> None:
         """A checkpoint: the file first, the row second."""
@@ -190,43 +204,11 @@ class StageRun:
         self._journal.tell("validation", step=trainer.step, loss=loss)
         return loss
 
-    def _sample_parent(self) -> None:
-        for prompt in self._request.samples:
-            self._answers[prompt] = self._answer(prompt, self._parent) or ""
-
-    def _sample(self, trainer: Trainer, step: int) -> None:
-        """Show what the stage would answer now, beside what its parent answers."""
-        if not self._request.samples:
-            return
-        if not self._answers:
-            self._sample_parent()
-        candidate = trainer.adapter()
-        for prompt in self._request.samples:
-            answer = self._answer(prompt, candidate)
-            if answer is not None:
-                self._journal.tell(
-                    "sample",
-                    step=step,
-                    prompt=prompt,
-                    answer=answer,
-                    parent_answer=self._answers[prompt],
-                )
-
-    def _answer(self, prompt: str, adapter: AdapterFiles | None) -> str | None:
-        """An answer, or a warning: a sample that fails is no reason to stop training."""
-        try:
-            return self._host.sampler.answer(prompt, adapter, max_tokens=_SAMPLE_TOKENS)
-        except DeviceGone:
-            raise
-        except AdapterError as error:
-            self._journal.warn(str(error))
-            return None
-
     def _publish(self, trainer: Trainer) -> StageState:
         """Evaluate, write, read back, compare, and make it the head in one transaction."""
         stage, store = self._stage, self._store
         validation_loss = self._validate(trainer)
-        self._sample(trainer, trainer.step)
+        self._samples.ask(trainer.adapter, trainer.step, self._parent)
         files = trainer.adapter()
         revision = revision_id(files)
         directory = store.revision_temp()

@@ -50,6 +50,7 @@ class StepReport:
     seconds: float
     grad_norm: float
     learning_rate: float
+    longest_piece_s: float
 
 
 class Trainer:
@@ -92,6 +93,7 @@ class Trainer:
         self._number = stage_number
         self._should_stop = should_stop
         self._clock = clock
+        self._longest_piece_s = 0.0
         self._digests = (plan.digest(), settings_digest(settings, start.shape, stage_number))
         self.step = 0
         """Optimizer steps done."""
@@ -224,6 +226,7 @@ class Trainer:
 
     def _step(self) -> StepReport:
         began = self._clock()
+        self._longest_piece_s = 0.0
         micro_batches = self._plan.steps[self.step]
         sums = Sums()
         tokens = supervised = 0
@@ -251,6 +254,7 @@ class Trainer:
             seconds=self._clock() - began,
             grad_norm=update.gradient_norm,
             learning_rate=rate,
+            longest_piece_s=self._longest_piece_s,
         )
 
     def _update(self, sums: Sums, tokens: int, rate: float) -> Update:
@@ -266,7 +270,10 @@ class Trainer:
 
         def call(_base: Any) -> Result:
             self._tree.dropout.at = place
-            return piece()
+            began = self._clock()
+            result = piece()
+            self._longest_piece_s = max(self._longest_piece_s, self._clock() - began)
+            return result
 
         if self._should_stop():
             raise Interrupted

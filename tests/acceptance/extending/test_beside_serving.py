@@ -141,3 +141,14 @@ def test_an_interrupted_stage_ends_bit_equal_to_an_undisturbed_one(
             assert states.count("queued") == 2, "it had ended before the process did"
     assert ended["status"] == "succeeded"
     assert ended["revision"] == undisturbed
+
+
+def test_a_piece_that_takes_longer_than_promised_is_warned_of_once(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Whoever set train_block_ms learns that the data make it a lie, and what to change."""
+    with serving(tiny_model, tmp_path, train_block_ms=1) as product:
+        stage = product.train("slow", BOATS, epochs=4)
+        warnings = [each["message"] for each in product.events(stage["id"], "warning")]
+    assert len(warnings) == 1
+    assert "Lower micro_batch_tokens (now 1024)" in warnings[0]
