@@ -196,13 +196,11 @@ class Chains:
         stage_id = f"stage-{secrets.token_hex(12)}"
         now = self._clock()
         with self._database.write() as connection:
-            if connection.execute(
-                "SELECT 1 FROM chains WHERE name = ? AND deleted_at IS NULL", (name,)
-            ).fetchone():
-                raise ChainExists(
-                    f"There is a chain {name!r} already. Choose another name, or delete it first.",
-                    param="name",
-                )
+            there = connection.execute(
+                "SELECT base FROM chains WHERE name = ? AND deleted_at IS NULL", (name,)
+            ).fetchone()
+            if there is not None:
+                raise self._exists(name, there["base"])
             number = self._stages.take_number(connection, name)
             place()
             self._add_revision(connection, revision, shape)
@@ -216,6 +214,16 @@ class Chains:
             self._events.write(connection, stage_id, "state", {"state": StageState.SUCCEEDED})
         self._events.announce(stage_id)
         return self._stages.get(stage_id)
+
+    def _exists(self, name: str, base: str) -> ChainExists:
+        if base == self._base:
+            cure = "Choose another name, or delete it first."
+        else:
+            cure = (
+                f"It belongs to another base model (fingerprint {base[:12]}) and is listed where "
+                "that one is served. Choose another name, or another data directory."
+            )
+        return ChainExists(f"There is a chain {name!r} already. {cure}", param="name")
 
     @contextmanager
     def _placing(self, directory: Path) -> Iterator[None]:

@@ -107,12 +107,7 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.IntegrityError:
         raise
     except sqlite3.Error as error:
-        if "full" in str(error):
-            raise full(path) from error
-        raise StoreError(
-            f"{path} cannot be used ({error}). Restore it from a backup, or move the data "
-            "directory away to begin with an empty one."
-        ) from error
+        raise _typed(path, error) from error
     except OSError as error:
         if error.errno in _FULL:
             raise full(path) from error
@@ -124,4 +119,21 @@ def full(path: Path) -> StorageFull:
     return StorageFull(
         f"The disk that holds {path} is full. Free some space there; nothing was lost, and what "
         "was running can be resumed."
+    )
+
+
+def _typed(path: Path, error: sqlite3.Error) -> StoreError:
+    text = str(error)
+    if "full" in text:
+        return full(path)
+    if "locked" in text:
+        return StoreError(
+            f"{path} is being written by another program. Nothing was changed; close that program, "
+            "a database browser perhaps, and try again."
+        )
+    if "closed database" in text:
+        return StoreError(f"{path} is closed: the server is stopping. Try again when it is back.")
+    return StoreError(
+        f"{path} cannot be used ({error}). Restore it from a backup, or move the data directory "
+        "away to begin with an empty one."
     )

@@ -112,6 +112,10 @@ class Stages:
             self._events.write(connection, stage_id, "state", {"state": StageState.QUEUED})
             if idempotency is not None:
                 connection.execute(
+                    "DELETE FROM idempotency WHERE created_at <= ?",
+                    (self._clock() - _IDEMPOTENT_S,),
+                )
+                connection.execute(
                     "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?)",
                     (
                         idempotency.route,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from adapters.errors import RevisionNotFound, StoreError
@@ -35,14 +35,17 @@ class Store:
         """Open or make ``data_dir`` for the base with this fingerprint, and recover.
 
         Attempts that a stopped process left are given back to the queue; files that no row knows
-        are removed. Raises StoreError where another process owns the directory.
+        are removed. Raises StoreError where another process owns the directory, or it cannot be
+        used.
         """
         self._layout = Layout(data_dir)
-        self._layout.make()
+        with _usable(data_dir):
+            self._layout.make()
         self._clock = clock
         self._base = base
         with ExitStack() as opened:
-            self._lock = DirectoryLock(data_dir)
+            with _usable(data_dir):
+                self._lock = DirectoryLock(data_dir)
             opened.callback(self._lock.release)
             self._layout.check_database()
             self._database = Database(self._layout.database)
@@ -109,3 +112,14 @@ class Store:
             checkpoints=self.checkpoints.names(),
             sets=[row["id"] for row in sets],
         )
+
+
+@contextmanager
+def _usable(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"The data directory {directory} cannot be used ({error.strerror}: {error.filename}). "
+            "Give one that you may write to, with --data-dir."
+        ) from error

@@ -209,7 +209,7 @@ def test_an_import_begins_a_chain(rig: Rig) -> None:
 def test_a_refused_import_leaves_no_file(rig: Rig) -> None:
     """The name is looked at before anything is put in place."""
     there = rig.grow()
-    with pytest.raises(ChainExists):
+    with pytest.raises(ChainExists, match="or delete it first"):
         rig.bring_in("support", 9.0)
     assert rig.revisions() == {there.revision}
 
@@ -221,7 +221,9 @@ def test_chains_of_another_base_are_not_there(rig: Rig) -> None:
     assert chains.list() == []
     with pytest.raises(ChainNotFound, match="on this base"):
         chains.get("support")
-    with pytest.raises(ChainExists):
+    with pytest.raises(
+        ChainExists, match=r"belongs to another base model \(fingerprint bbbbbbbbbbbb"
+    ):
         rig.bring_in("support", 5.0)
     rig.bring_in("other", 5.0)
     assert [chain.name for chain in rig.reopen().chains.list()] == ["support"]

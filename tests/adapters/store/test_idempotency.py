@@ -83,3 +83,12 @@ def test_the_same_request_from_many_threads_at_once_is_one_stage(rig: Rig) -> No
     assert len(found) == 4
     assert len({stage.id for stage in found}) == 1
     assert len(rig.store.chains.stages("support")) == 1
+
+
+def test_keys_of_yesterday_are_not_kept(rig: Rig) -> None:
+    """They would pile up for ever; those of the last 24 hours stay."""
+    for hours, key in ((0, "old"), (20, "new"), (10, "newest")):
+        rig.clock.now += hours * 3600
+        rig.store.stages.add(rig.request(), asked(key=key))
+    rows = rig.store._database.all("SELECT key FROM idempotency ORDER BY created_at")
+    assert [row["key"] for row in rows] == ["new", "newest"]

@@ -248,11 +248,40 @@ def test_a_first_start_that_was_cut_short_is_made_up_for(
         assert rig.grow().number == 1
 
 
+@pytest.mark.parametrize("name", ["", "revisions", "lock"])
+def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path, name: str) -> None:
+    """Something else is where it, or a part of it, should be."""
+    directory = tmp_path / "data"
+    at_fault = directory / name
+    at_fault.parent.mkdir(exist_ok=True)
+    if name == "lock":
+        at_fault.mkdir()
+    else:
+        at_fault.write_text("not a directory")
+    with pytest.raises(
+        StoreError, match=rf"cannot be used \(.*: {at_fault}\)\. Give one"
+    ) as caught:
+        open_store(directory)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_database_that_another_program_writes_is_no_damage(rig: Rig) -> None:
+    """Whoever reads on may; a write is refused with who is in the way, and works afterwards."""
+    rig.store._database._writer.execute("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(rig.directory / "chainlora.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="being written by another program"):
+        rig.dataset()
+    assert rig.store.chains.list() == []
+    other.close()
+    assert rig.add().number == 1
+
+
 def test_a_closed_store_says_so(tmp_path: Path) -> None:
-    """No call after the end reaches the file."""
+    """No call after the end reaches the file, and nobody is told that it is damaged."""
     store = open_store(tmp_path)
     store.close()
-    with pytest.raises(StoreError, match="closed"):
+    with pytest.raises(StoreError, match="is closed: the server is stopping"):
         store.chains.list()
 
 
