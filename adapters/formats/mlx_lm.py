@@ -8,6 +8,7 @@ Format: mlx-lm's ``tuner/utils.py`` and ``tuner/lora.py``.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -78,13 +79,17 @@ class _Config(BaseModel):
     lora_parameters: _LoraParameters
 
 
-def read_adapter(path: Path) -> AdapterFiles:
+def read_adapter(path: Path, *, follow_links: bool = False) -> AdapterFiles:
     """Read and check the adapter directory ``path``; runs on any thread, without MLX.
 
+    With ``follow_links`` its files may be symbolic links, as in a snapshot of a model hub: only for
+    a directory that the operator names. What a link leads to is checked like any file.
     Raises AdapterFileError with what is wrong, where, and what to do about it.
     """
-    shape = _read_config(path / CONFIG)
-    file = path / WEIGHTS
+    config, file = path / CONFIG, path / WEIGHTS
+    if follow_links:
+        config, file = (Path(os.path.realpath(each)) for each in (config, file))
+    shape = _read_config(config)
     halves: dict[str, dict[int, HostArray]] = {}
     for name, array in read_tensors(file, most=_MOST_WEIGHT_BYTES).items():
         module, _, part = name.rpartition(".")

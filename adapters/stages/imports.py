@@ -15,13 +15,13 @@ log = logging.getLogger(__name__)
 
 
 def bring_in(store: Store, chain: str, directory: Path) -> None:
-    """Make the mlx-lm adapter in ``directory`` the first revision of ``chain``.
+    """Make the mlx-lm adapter in the operator's ``directory`` the first revision of ``chain``.
 
     Nothing happens where the chain began with the very same adapter: whatever it has learned since
     stays its head. Raises ChainExists where the chain began otherwise, AdapterError for a directory
     that cannot be used.
     """
-    files = read_adapter(directory)
+    files = read_adapter(directory, follow_links=True)
     revision = revision_id(files)
     try:
         first = store.chains.stages(chain)[0]

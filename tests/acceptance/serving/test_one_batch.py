@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -31,10 +32,20 @@ def server(
     foreign = {f"other.{name}": pair for name, pair in good.tensors.items()}
     write_adapter(scratch / "foreign", type(good)(good.shape, foreign))
     write_diverged(scratch / "diverged", tiny_adapters["d8"])
-    adapters = {**tiny_adapters, **{name: scratch / name for name in BROKEN}}
+    snapshot(scratch / "hub4", tiny_adapters["a4"])
+    adapters = {**tiny_adapters, **{name: scratch / name for name in (*BROKEN, "hub4")}}
     with started(scratch, tiny_model, adapters, "--port", "0", "--no-supervise") as process:
         process.serving()
         yield process
+
+
+def snapshot(path: Path, adapter: Path) -> None:
+    """``adapter`` as a model hub keeps it: links into a folder of blobs."""
+    path.mkdir()
+    for number, file in enumerate(sorted(adapter.iterdir())):
+        blob = path.parent / f"{path.name}-blob{number}"
+        shutil.copy(file, blob)
+        (path / file.name).symlink_to(f"../{blob.name}")
 
 
 @pytest.fixture
@@ -102,6 +113,12 @@ async def test_together_and_staggered_each_stream_says_what_plain_mlx_lm_says(
     client.assert_cold(asked, staggered)
 
 
+async def test_an_adapter_in_a_hub_snapshot_is_served_through_its_links(client: Asker) -> None:
+    """What the operator names may be links; the answer is that of the files behind them."""
+    linked = await client.ask("hub4", QUESTIONS[0])
+    client.assert_cold([("a4", QUESTIONS[0])], [linked])
+
+
 async def test_an_unknown_chain_is_a_404_before_the_stream_starts(client: Asker) -> None:
     """FACTS 4, case 4: never the base's answer, and no 200 with an error in the middle."""
     for name in ("tiny:nobody", "nobody"):
@@ -135,5 +152,5 @@ async def test_a_diverged_adapter_is_an_error_before_the_stream_and_not_garbage(
 async def test_models_are_listed_without_any_hub_cache(client: Asker) -> None:
     """FACTS 4, case 11: and every listed id can be asked for."""
     ids = [model.id async for model in client.client.models.list()]
-    assert ids == [BASE, *(model_of(chain) for chain in sorted((*CHAINS, *BROKEN)))]
+    assert ids == [BASE, *(model_of(chain) for chain in sorted((*CHAINS, *BROKEN, "hub4")))]
     assert [(await client.client.models.retrieve(name)).id for name in ids] == ids

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
+from adapters.errors import AdapterFileError
+from adapters.formats.mlx_lm import read_adapter
 from tests.attacks.files.conftest import Victim
 
 
@@ -40,3 +44,19 @@ def test_a_directory_of_that_name_is_refused(victim: Victim) -> None:
     victim.weights.unlink()
     victim.weights.mkdir()
     assert "is no plain file" in victim.refusal()
+
+
+def test_a_link_that_the_operator_allows_leads_to_files_that_are_checked_like_any(
+    victim: Victim, tmp_path: Path
+) -> None:
+    """A hub's snapshot links to its blobs; what is no plain file there stays refused."""
+    blob = tmp_path / "blob"
+    victim.weights.rename(blob)
+    victim.weights.symlink_to(blob)
+    read_adapter(victim.directory, follow_links=True)
+    os.mkfifo(tmp_path / "pipe")
+    for goal in (tmp_path / "nothing", victim.weights, Path(os.devnull), tmp_path / "pipe"):
+        victim.weights.unlink()
+        victim.weights.symlink_to(goal)
+        with pytest.raises(AdapterFileError, match=r"cannot be read|is no plain file"):
+            read_adapter(victim.directory, follow_links=True)
