@@ -170,7 +170,9 @@ class PowerCut:
 
 
 @contextmanager
-def ending(at: int | None, *, root: Path, how: str, kills: bool) -> Iterator[Injector]:
+def ending(
+    at: int | None, *, root: Path, how: str, kills: bool, syncs: bool = False
+) -> Iterator[Injector]:
     """The process ends before its ``at``-th step: by ``kill``, or with the power (``how``).
 
     ``kills`` ends it for real; otherwise Dead is raised at that step and at all later ones.
@@ -185,7 +187,7 @@ def ending(at: int | None, *, root: Path, how: str, kills: bool) -> Iterator[Inj
                     cut.happen()
             last(step)
 
-        injector = Injector(at, act)
+        injector = Injector(at, act, syncs=syncs)
         stack.enter_context(injector.installed())
         if cut is not None:
             stack.enter_context(cut.installed())  # around the counting: what ends there is no sync

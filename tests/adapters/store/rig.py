@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from adapters.formats.arrays import HostArray
 from adapters.formats.mlx_lm import AdapterFiles, write_adapter
@@ -151,6 +154,22 @@ class Rig:
         """Write past every rule of the code."""
         with self.store._database.write() as connection:
             connection.execute(text, values)
+
+
+@contextmanager
+def unsynced() -> Iterator[None]:
+    """Nothing waits for the disk meanwhile, which takes most of the time of such tests."""
+
+    def connect_unsynced(file: Path) -> sqlite3.Connection:
+        connection = connect(file)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    with (
+        mock.patch.object(database, "_connect", connect_unsynced),
+        mock.patch.object(os, "fsync", return_value=None),
+    ):
+        yield
 
 
 @contextmanager

@@ -254,3 +254,16 @@ def test_unfinished_paths_are_fresh_and_hidden(rig: Rig) -> None:
     paths: list[Path] = [rig.store.revision_temp(), rig.store.incoming()]
     assert len({*paths, rig.store.revision_temp()}) == 3
     assert all(path.name.startswith(".") and not path.exists() for path in paths)
+
+
+def test_a_chain_begins_anew_under_a_name_that_was_deleted(rig: Rig) -> None:
+    """Its first stage is its own, not that of the chain that had the name before."""
+    one = rig.grow()
+    rig.grow()
+    assert rig.store.chains.first("support").id == one.id
+    rig.store.deletion.chain("support", unused)
+    with pytest.raises(ChainNotFound):
+        rig.store.chains.first("support")
+    again = rig.bring_in("support", 7.0)
+    rig.grow()
+    assert rig.store.chains.first("support").id == again.id
