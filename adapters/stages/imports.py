@@ -24,7 +24,7 @@ def bring_in(store: Store, chain: str, directory: Path) -> None:
     files = read_adapter(directory, follow_links=True)
     revision = revision_id(files)
     try:
-        first = store.chains.stages(chain)[0]
+        first = store.chains.first(chain)
     except ChainNotFound:
         pass
     else:

@@ -7,13 +7,13 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from adapters.errors import ChainExists, ChainNotFound, RevisionNotFound, StageError
 from adapters.lineage import Chain, Json, Origin, Stage
 from adapters.shape import LoraShape
 from adapters.states import StageState
+from adapters.store.absence import absence
 from adapters.store.database import Database
 from adapters.store.events import Events
 from adapters.store.layout import Layout, settle
@@ -77,6 +77,19 @@ class Chains:
         rows = self._database.all("SELECT * FROM stages WHERE chain = ? ORDER BY number", (name,))
         return [stage_of(row) for row in rows]
 
+    def first(self, name: str) -> Stage:
+        """The stage that the chain began with; raises ChainNotFound.
+
+        Not that of an earlier chain, deleted since, whose name this one has.
+        """
+        self.get(name)
+        row = self._database.all(
+            "SELECT stages.* FROM stages JOIN chains ON name = chain AND first_number = number "
+            "WHERE name = ?",
+            (name,),
+        )[0]
+        return stage_of(row)
+
     def stage(self, name: str, number: int) -> Stage:
         """One stage of a chain, with or without a revision; raises RevisionNotFound."""
         row = self._database.one(
@@ -94,7 +107,7 @@ class Chains:
         """
         chain = self.get(name)
         stage = self.stage(name, self._number(chain, pin))
-        if reason := _absence(stage):
+        if reason := absence(stage):
             raise RevisionNotFound(f"{name}@{stage.number} {reason}", param="revision")
         return stage
 
@@ -139,9 +152,11 @@ class Chains:
         manifest: Json,
         metrics: Json,
     ) -> Stage:
-        """Make a written adapter the stage's revision and the chain's head.
+        """Make a written adapter the stage's revision, and the chain's head if its parent still is.
 
-        One transaction, committed once the files are there: revision, metrics, state and head.
+        Where the head was moved meanwhile it stays, since it may hold what this stage has not
+        learned; the revision has its number and can be rolled to. One transaction, committed once
+        the files are there: revision, metrics, state and head.
         ``directory`` is gone afterwards, also where this fails. Raises ClaimLost.
         """
         with self._placing(directory), self._database.write() as connection:
@@ -153,9 +168,10 @@ class Chains:
                 (dump(shape), dump(dict(metrics)), stage_id),
             )
             connection.execute(
-                "UPDATE chains SET head = (SELECT number FROM stages WHERE id = ?) "
-                "WHERE name = (SELECT chain FROM stages WHERE id = ?)",
-                (stage_id, stage_id),
+                "UPDATE chains SET head = done.number FROM stages AS done "
+                "WHERE done.id = ? AND chains.name = done.chain AND done.parent IS "
+                "(SELECT revision FROM stages WHERE chain = chains.name AND number = chains.head)",
+                (stage_id,),
             )
         return self._stages.ended(stage_id)
 
@@ -276,17 +292,3 @@ class Chains:
                 param="revision",
             )
         return int(row["number"])
-
-
-def _absence(stage: Stage) -> str | None:
-    """Why a stage has no revision to serve, None where it has one."""
-    if stage.revision_deleted_at is not None:
-        day = datetime.fromtimestamp(stage.revision_deleted_at, UTC).date()
-        return f"was deleted on {day}; its lineage record stays."
-    if stage.revision is not None:
-        return None
-    if stage.state is StageState.FAILED and stage.error is not None:
-        return f"has no revision: the stage failed ({stage.error.code}: {stage.error.message})"
-    if stage.state is StageState.CANCELLED:
-        return "has no revision: the stage was cancelled."
-    return f"has no revision yet: the stage is {stage.state}."

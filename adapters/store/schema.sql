@@ -14,6 +14,8 @@ CREATE TABLE chains (
     deleted_at REAL,
     -- The highest number ever given: it outlives the chain's deletion.
     last_number INTEGER NOT NULL DEFAULT 0,
+    -- Of the stage that the chain began with; above 1 where the name had a chain before.
+    first_number INTEGER NOT NULL DEFAULT 1,
     head INTEGER,
     FOREIGN KEY (name, head) REFERENCES stages (chain, number),
     CHECK (deleted_at IS NULL OR head IS NULL)

@@ -136,7 +136,8 @@ class Stages:
         now = self._clock()
         connection.execute(
             "INSERT INTO chains (name, base, created_at) VALUES (?, ?, ?) ON CONFLICT (name) DO "
-            "UPDATE SET base = excluded.base, created_at = excluded.created_at, deleted_at = NULL "
+            "UPDATE SET base = excluded.base, created_at = excluded.created_at, deleted_at = NULL, "
+            "first_number = last_number + 1 "
             "WHERE deleted_at IS NOT NULL",
             (chain, self._base, now),
         )

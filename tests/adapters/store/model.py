@@ -125,11 +125,13 @@ class Model:
         return min(ready)[2:] if ready else None
 
     def publish(self, name: str, number: int, revision: str) -> None:
-        """A running stage ends with its revision as the head."""
+        """A running stage ends with its revision; it is the head if its parent still was."""
         chain = self.chains[name]
+        head = None if chain.head is None else chain.stages[chain.head].revision
         chain.stages[number].state = "succeeded"
         chain.stages[number].revision = revision
-        chain.head = number
+        if head == chain.stages[number].parent:
+            chain.head = number
 
     def move(self, name: str, number: int, state: str) -> None:
         """A stage that nobody holds changes its state."""
