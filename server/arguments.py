@@ -10,6 +10,10 @@ class UsageError(Exception):
     """The arguments cannot be understood; ``str()`` says which and how to mend them."""
 
 
+class CommandFailed(Exception):
+    """The command understood its arguments and could not do it; ``str()`` says why."""
+
+
 class Parser(argparse.ArgumentParser):
     """argparse without its own exit and without guessing at abbreviations."""
 

@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from server.arguments import Parser, UsageError
+from server.arguments import CommandFailed, Parser, UsageError
 
 if TYPE_CHECKING:
     from server.chat import Chat
@@ -31,6 +32,7 @@ commands:
   chat      talk to a server in the terminal
   stage     train a stage of a chain, follow it, steer it
   chain     look at chains; move heads, fork, label, delete
+  convert   make an MLX model of a Hugging Face one, quantized if you like
   version   print the version
 
 'chainlora COMMAND --help' lists a command's options.
@@ -48,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "serve": _serve,
         "doctor": _doctor,
         "chat": _chat,
-        "stage": partial(_administer, "stage"),
-        "chain": partial(_administer, "chain"),
+        **{name: partial(_administer, name) for name in ("stage", "chain", "convert")},
         "version": _version,
     }
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -252,7 +253,6 @@ def _converse(chat: Chat) -> int:
 
 
 def _administer(command: str, arguments: list[str]) -> int:
-    from server import chain_cli, stage_cli
     from server.admin_client import AdminError
     from server.screen import Screen
 
@@ -260,10 +260,10 @@ def _administer(command: str, arguments: list[str]) -> int:
         print(text, end="", flush=True)
 
     screen = Screen(write, input, is_terminal=sys.stdout.isatty())
-    run = stage_cli.run if command == "stage" else chain_cli.run
     try:
-        return run(arguments, screen)
-    except AdminError as error:
+        ended: int = import_module(f"server.{command}_cli").run(arguments, screen)
+        return ended
+    except (AdminError, CommandFailed) as error:
         _complain(" ".join(str(error).split()))
         return EXIT_FAILED
 
