@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapters.base.load import load_base
-from adapters.states import StageState
 from tests.adapters.store.rig import unsynced
-from tests.faults.injector import ending
-from tests.faults.stages import Tools, figures, opened, outcome, prepare, run_here
+from tests.faults.runs import Undisturbed
+from tests.faults.stages import Tools
 from tests.training_rig import InlineDevice, linears_of
 
 
@@ -24,21 +21,6 @@ def quick_or_slow(count: int, quick: Iterable[int]) -> list[Any]:
     return [
         pytest.param(n, marks=() if n in chosen else pytest.mark.slow) for n in range(1, count + 1)
     ]
-
-
-@dataclass(frozen=True)
-class Undisturbed:
-    """A data directory with a queued stage, and what becomes of it when nothing happens."""
-
-    directory: Path
-    steps: list[str]
-    outcome: dict[str, Any]
-    figures: dict[str, Any]
-
-    def copy(self, place: Path) -> Path:
-        """A data directory of one's own."""
-        shutil.copytree(self.directory, place)
-        return place
 
 
 @pytest.fixture(autouse=True)
@@ -59,14 +41,4 @@ def tools(tiny_model: Path, tiny_adapters: dict[str, Path]) -> Tools:
 @pytest.fixture(scope="session")
 def undisturbed(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """What every disturbed run is compared with."""
-    home = tmp_path_factory.mktemp("undisturbed")
-    prepare(tools, home / "queued")
-    done = home / "done"
-    shutil.copytree(home / "queued", done)
-    with (
-        ending(None, root=done, how="power", kills=False) as injector,
-        opened(tools, done) as store,
-    ):
-        stage = run_here(tools, store)
-    assert stage.state is StageState.SUCCEEDED
-    return Undisturbed(home / "queued", injector.steps, outcome(stage), figures(stage))
+    return Undisturbed.make(tools, tmp_path_factory.mktemp("undisturbed"))

@@ -101,17 +101,26 @@ def kill(_step: str) -> None:
 
 
 class FullDisk:
-    """Refuses steps that need room, ``times`` in all; None for ever. Removing needs none."""
+    """Refuses steps that need room, ``times`` in all. Removing needs none.
+
+    Without ``times`` it stays full, until somebody ends the process after PATIENCE refusals.
+    """
+
+    PATIENCE = 6
 
     def __init__(self, times: int | None = None) -> None:
         self._left = times
+        self._refused = 0
 
     def __call__(self, step: str) -> None:
         """Refuse the step."""
         if step not in NEED_ROOM or self._left == 0:
             return
+        self._refused += 1
         if self._left is not None:
             self._left -= 1
+        elif self._refused > self.PATIENCE:
+            raise Dead
         if step == "COMMIT":
             raise sqlite3.OperationalError("database or disk is full")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -64,7 +64,14 @@ class Tools:
 class Echo:
     """A sampler that needs no model."""
 
-    def answer(self, prompt: str, adapter: Any | None, *, max_tokens: int) -> str:
+    def answer(
+        self,
+        prompt: str,
+        adapter: Any | None,
+        *,
+        max_tokens: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> str:
         """The prompt again."""
         return f"{prompt}, {max_tokens}, {adapter is not None}"
 
@@ -122,6 +129,7 @@ def host(tools: Tools, store: Store, device: Device | None = None) -> Host:
 def run_here(tools: Tools, store: Store, device: Device | None = None) -> Stage:
     """Do on this thread what the runner's does until nothing is queued; the last stage."""
     runner = Runner(host(tools, store, device))
+    runner._retry_s = 0.0
     while (stage := runner._claim()) is not None:
         runner._run(stage)
     return newest(store)

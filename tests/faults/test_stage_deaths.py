@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Undisturbed, quick_or_slow
+from tests.faults.conftest import quick_or_slow
 from tests.faults.injector import Dead, ending
-from tests.faults.invariants import all_stages, check
-from tests.faults.stages import CHAIN, Tools, figures, newest, opened, outcome, run_here
+from tests.faults.invariants import check
+from tests.faults.runs import Undisturbed, go_on
+from tests.faults.stages import Tools, figures, newest, opened, run_here
 
 STRIDE = 8
 
@@ -20,20 +21,6 @@ def die(tools: Tools, directory: Path, at: int, how: str) -> None:
     with suppress(Dead), ending(at, root=directory, how=how, kills=False):  # noqa: SIM117
         with opened(tools, directory) as store:
             run_here(tools, store)
-
-
-def go_on(tools: Tools, undisturbed: Undisturbed, directory: Path, where: str) -> None:
-    """Look at what is there, run to the end, and look again."""
-    with ending(None, root=directory, how="kill", kills=False), opened(tools, directory) as store:
-        check(store)
-        chain = store.chains.get(CHAIN)
-        assert chain.head == (2 if newest(store).state.is_final else 1), where
-        run_here(tools, store)
-        assert outcome(newest(store)) == undisturbed.outcome, where
-    with opened(tools, directory) as store:
-        check(store)
-        assert len(all_stages(store)) == store.revision_count() == 2, where
-        assert store.chains.get(CHAIN).head_revision == undisturbed.outcome["revision"], where
 
 
 def sweep(

@@ -12,9 +12,10 @@ import pytest
 from adapters.errors import DataError, StorageFull
 from adapters.lineage import Stage
 from adapters.states import StageState
-from tests.faults.conftest import Undisturbed, quick_or_slow
-from tests.faults.injector import NEED_ROOM, FullDisk, Injector
+from tests.faults.conftest import quick_or_slow
+from tests.faults.injector import NEED_ROOM, Dead, FullDisk, Injector
 from tests.faults.invariants import all_stages, check
+from tests.faults.runs import Undisturbed
 from tests.faults.stages import (
     CHAIN,
     SETTINGS,
@@ -32,7 +33,7 @@ STRIDE = 8
 
 def fill(tools: Tools, directory: Path, at: int, times: int | None) -> None:
     """Begin or go on, the disk being full from step ``at`` on, for so many steps."""
-    with Injector(at, FullDisk(times)).installed(), suppress(StorageFull):  # noqa: SIM117
+    with Injector(at, FullDisk(times)).installed(), suppress(StorageFull, Dead):  # noqa: SIM117
         with opened(tools, directory) as store:
             run_here(tools, store)
 
