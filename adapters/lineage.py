@@ -100,13 +100,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stage is. Times are seconds, None where nothing can be said yet."""
+    """How far a stage is: ``loss`` is that of its last step, in nats.
+
+    Times are seconds. None is where nothing can be said yet.
+    """
 
     step: int = 0
     steps: int = 0
     trained_tokens: int = 0
     tokens_per_s: float | None = None
     left_s: float | None = None
+    loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,17 @@ class Device(Protocol):
 class Sampler(Protocol):
     """Answers prompts beside the requests that are being served."""
 
-    def answer(self, prompt: str, adapter: Any | None, *, max_tokens: int) -> str:
+    def answer(
+        self,
+        prompt: str,
+        adapter: Any | None,
+        *,
+        max_tokens: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> str:
         """The greedy answer of the base with ``adapter`` (AdapterFiles; None: bare); waits for it.
 
-        Raises AdapterError where it cannot be had.
+        Raises AdapterError where it cannot be had, and soon after ``should_stop`` says yes.
         """
         ...
 

@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, wait
+from contextlib import aclosing, contextmanager
 
 from adapters.errors import DeviceGone, StageError
 from adapters.formats.mlx_lm import AdapterFiles
@@ -16,6 +17,9 @@ from server.core.ports import Engine, Tokenizer
 from server.engine.device import AdapterSource
 
 Forget = Callable[[str], None]
+
+_LOOK_S = 0.1
+"""Between two looks at whether the stage was asked to stop."""
 
 
 class Candidates:
@@ -69,7 +73,14 @@ class EngineSampler:
         self._loop = loop
         self._numbers = itertools.count(1)
 
-    def answer(self, prompt: str, adapter: AdapterFiles | None, *, max_tokens: int) -> str:
+    def answer(
+        self,
+        prompt: str,
+        adapter: AdapterFiles | None,
+        *,
+        max_tokens: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> str:
         """The greedy answer to ``prompt`` as a user's turn; see the port for what it raises."""
         messages = [{"role": "user", "content": prompt}]
         tokens = self._tokenizer.encode_chat(messages, template_kwargs={})
@@ -79,12 +90,19 @@ class EngineSampler:
                 f"The sample prompt has {len(tokens)} tokens, the base's context "
                 f"{self._tokenizer.max_context}; shorten it."
             )
+        most = min(room, max_tokens)
         if adapter is None:
-            return self._generate(tokens, None, min(room, max_tokens))
+            return self._generate(tokens, None, most, should_stop)
         with self._candidates.hold(adapter, self._forget) as revision:
-            return self._generate(tokens, revision, min(room, max_tokens))
+            return self._generate(tokens, revision, most, should_stop)
 
-    def _generate(self, tokens: list[int], revision: str | None, max_tokens: int) -> str:
+    def _generate(
+        self,
+        tokens: list[int],
+        revision: str | None,
+        max_tokens: int,
+        should_stop: Callable[[], bool],
+    ) -> str:
         request = Generate(
             request_id=f"sample-{next(self._numbers)}",
             prompt=tuple(tokens),
@@ -94,8 +112,15 @@ class EngineSampler:
             revision=revision,
             flow="sample",
         )
+        answer = asyncio.run_coroutine_threadsafe(self._read(request), self._loop())
         try:
-            return asyncio.run_coroutine_threadsafe(self._read(request), self._loop()).result()
+            while not wait([answer], timeout=_LOOK_S).done:
+                if should_stop():
+                    answer.cancel()
+                    raise StageError("The stage was asked to stop before the sample was answered.")
+            return answer.result()
+        except CancelledError:
+            raise DeviceGone("The server ended before the sample was answered.") from None
         except (EngineFailed, ShuttingDown) as error:
             raise DeviceGone(str(error)) from error
         except ServeError as error:
@@ -104,9 +129,10 @@ class EngineSampler:
     async def _read(self, request: Generate) -> str:
         text = self._tokenizer.detokenizer()
         answer = ""
-        async for event in self._engine.submit(request):
-            if isinstance(event, Token):
-                answer += text.add(event.token)
-            elif isinstance(event, Failed):
-                raise event.error
+        async with aclosing(self._engine.submit(request)) as events:
+            async for event in events:
+                if isinstance(event, Token):
+                    answer += text.add(event.token)
+                elif isinstance(event, Failed):
+                    raise event.error
         return answer + text.finish()

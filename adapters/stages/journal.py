@@ -20,8 +20,15 @@ class Journal:
         self._stage = stage
         self._seconds = 0.0
         self._steps = 0
-        self.trained_tokens = stage.progress.trained_tokens
-        self.loss: float | None = None
+        self.trained_tokens = 0
+        self.loss = stage.progress.loss
+
+    def begin(self, trained_tokens: int) -> None:
+        """So many tokens were trained up to the step that this attempt begins with.
+
+        The row may know of more: of steps after the checkpoint, which are done once more.
+        """
+        self.trained_tokens = trained_tokens
 
     def step(self, report: StepReport) -> None:
         """One optimizer step is done. The time left is that of the steps of this attempt."""
@@ -31,7 +38,9 @@ class Journal:
         self._steps += 1
         rate = report.tokens / report.seconds if report.seconds else None
         left_s = self._seconds / self._steps * (report.steps - report.step)
-        progress = Progress(report.step, report.steps, self.trained_tokens, rate, left_s)
+        progress = Progress(
+            report.step, report.steps, self.trained_tokens, rate, left_s, report.loss
+        )
         self._store.stages.record(self._stage.id, self._stage.fence, progress=progress)
         self.tell(
             "step",

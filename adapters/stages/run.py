@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from adapters.errors import StageError, VerificationFailed
+from adapters.errors import StageError, StoreError, VerificationFailed
 from adapters.formats.mlx_lm import AdapterFiles, read_adapter, write_adapter
 from adapters.formats.revision import revision_id
 from adapters.growth import resolve_shape
 from adapters.lineage import Json, Stage, StageRequest
 from adapters.ports import Device, Sampler, Tokenizer
 from adapters.shape import BaseShape, LoraShape
+from adapters.stages.asks import Ask, left_in
 from adapters.stages.journal import Journal
 from adapters.stages.samples import Samples
 from adapters.states import StageState
@@ -26,15 +26,6 @@ from adapters.training.shape_growth import grow, initial_adapter
 from adapters.training.trainer import Interrupted, StepReport, Trainer
 
 log = logging.getLogger(__name__)
-
-
-class Ask(enum.Enum):
-    """What a running stage may be asked to do before its end."""
-
-    CANCEL = "cancel"
-    PAUSE = "pause"
-    STOP = "stop"
-    """The process ends: keep a checkpoint and give the attempt back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +57,17 @@ class StageRun:
         self._asked = asked
         self._store = host.store
         self._journal = Journal(host.store, stage)
-        self._samples = Samples(host.sampler, self._journal, stage.request.samples)
+        self._samples = Samples(
+            host.sampler, self._journal, stage.request.samples, self._should_stop
+        )
         self._warned = False
         self._parent: AdapterFiles | None = None
 
     def run(self) -> StageState:
-        """Work until the stage has ended, or was left as asked; the state that it is in then.
+        """Work until the stage has ended, or was left early; the state that it is in then.
 
-        Raises AdapterError for what makes the stage fail, DeviceGone where it must be given back.
+        A pause that is asked for while the stage is evaluated gives it back: QUEUED. Raises
+        AdapterError for what makes the stage fail, DeviceGone where it must be given back.
         """
         try:
             trainer = self._prepare()
@@ -96,8 +90,9 @@ class StageRun:
         settings = request.settings
         examples = self._examples(request.dataset)
         validation = None if request.validation is None else self._examples(request.validation)
+        lengths = [len(each.tokens) for each in examples]
         plan = make_plan(
-            [len(each.tokens) for each in examples],
+            lengths,
             settings,
             stage_number=stage.number,
             validation_rows=None if validation is None else len(validation),
@@ -108,7 +103,7 @@ class StageRun:
         )
         start = self._start()
         self._remember(plan, start.shape)
-        return Trainer(
+        trainer = Trainer(
             self._host.device,
             examples,
             [examples[row] for row in plan.validation] if validation is None else validation,
@@ -117,8 +112,13 @@ class StageRun:
             start,
             self._checkpoint(),
             stage.number,
-            should_stop=lambda: self._asked() is not None,
+            should_stop=self._should_stop,
         )
+        done = plan.steps[: trainer.step]
+        self._journal.begin(
+            sum(lengths[row] for step in done for part in step for row in part.rows)
+        )
+        return trainer
 
     def _start(self) -> AdapterFiles:
         """What step 0 computes with: the parent's parameters, grown where asked for."""
@@ -133,8 +133,12 @@ class StageRun:
         return grow(self._parent, linears, shape, seed=seed, stage=number)
 
     def _examples(self, dataset: str) -> Sequence[Example]:
-        path = self._store.datasets.path(dataset)
-        return tokenise(path, self._host.tokenizer, self._request.settings)
+        return tokenise(
+            self._store.datasets.path(dataset),
+            self._host.tokenizer,
+            self._request.settings,
+            before_row=self._stop_if_asked,
+        )
 
     def _remember(self, plan: Plan, shape: LoraShape) -> None:
         """Write down what makes a rerun bit-equal, or compare with what was written."""
@@ -209,6 +213,7 @@ class StageRun:
         stage, store = self._stage, self._store
         validation_loss = self._validate(trainer)
         self._samples.ask(trainer.adapter, trainer.step, self._parent)
+        self._stop_if_asked()  # for the last time: from here on it is published
         files = trainer.adapter()
         revision = revision_id(files)
         directory = store.revision_temp()
@@ -242,16 +247,35 @@ class StageRun:
             manifest=manifest,
             metrics=metrics,
         )
+        head = store.chains.get(stage.chain).head
+        if head != stage.number:
+            self._journal.warn(
+                f"The head of {stage.chain} was moved to stage {head} while this stage ran, and "
+                f"stays there. This revision is {stage.chain}@{stage.number}; roll the chain to it "
+                "to make it the head."
+            )
         return ended.state
 
     def _leave(self, trainer: Trainer | None) -> StageState:
         """End, pause or give back the stage, as it was asked."""
-        states = {Ask.CANCEL: StageState.CANCELLED, Ask.PAUSE: StageState.PAUSED}
-        state = states.get(self._asked() or Ask.STOP, StageState.QUEUED)
+        state = left_in(self._asked())
         if trainer is not None and state is not StageState.CANCELLED:
-            self._keep(trainer)
+            try:
+                self._keep(trainer)
+            except StoreError:  # a full disk: what was done since the last one is done once more
+                log.exception("stage %s leaves without a new checkpoint", self._stage.id)
+        now = self._store.stages.get(self._stage.id).state
+        if now is StageState.EVALUATING and state is StageState.PAUSED:
+            state = StageState.QUEUED
         self._move(state)
         return state
+
+    def _should_stop(self) -> bool:
+        return self._asked() is not None
+
+    def _stop_if_asked(self) -> None:
+        if self._should_stop():
+            raise Interrupted
 
     def _move(self, state: StageState) -> None:
         self._store.stages.transition(self._stage.id, state, fence=self._stage.fence)

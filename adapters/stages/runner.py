@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
-from adapters.errors import AdapterError, ClaimLost, DeviceGone
+from adapters.errors import AdapterError, ClaimLost, DeviceGone, WrongState
 from adapters.lineage import Fault, Stage
-from adapters.stages.run import Ask, Host, StageRun
+from adapters.stages.asks import Ask, left_in
+from adapters.stages.run import Host, StageRun
 from adapters.states import StageState
 
 log = logging.getLogger(__name__)
+
+_RETRY_S = 5.0
 
 
 class Runner:
     """The trainer of one process: one stage at a time, in the store's order.
 
-    ``wake``, ``ask`` and ``stop`` may be called from any thread.
+    ``wake``, ``ask``, ``withdraw_pause`` and ``stop`` may be called from any thread. Where the
+    store cannot be used, as with a full disk, it is tried again every ``retry_s`` seconds.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, retry_s: float = _RETRY_S) -> None:
         self._host = host
+        self._retry_s = retry_s
         self._thread = threading.Thread(target=self._work, name="runner", daemon=True)
         self._changed = threading.Condition()
         self._woken = True
@@ -48,6 +54,14 @@ class Runner:
                 self._asks[stage_id] = ask
             return True
 
+    def withdraw_pause(self, stage_id: str) -> bool:
+        """Let the stage that runs go on, though it was asked to pause; False where it was not."""
+        with self._changed:
+            if self._running != stage_id or self._asks.get(stage_id) is not Ask.PAUSE:
+                return False
+            del self._asks[stage_id]
+            return True
+
     def stop(self) -> None:
         """Give the running stage back with a checkpoint, and end the thread; waits for both."""
         with self._changed:
@@ -58,7 +72,13 @@ class Runner:
 
     def _work(self) -> None:
         while self._wait():
-            stage = self._claim()
+            try:
+                stage = self._claim()
+            except Exception:  # one that ended the thread would end every later stage
+                log.exception("no stage can be claimed; trying again in %g s", self._retry_s)
+                self._pause()
+                self.wake()
+                continue
             if stage is not None and not self._run(stage):
                 return
 
@@ -68,6 +88,11 @@ class Runner:
             self._changed.wait_for(lambda: self._woken or self._stopping)
             self._woken = False
             return not self._stopping
+
+    def _pause(self) -> bool:
+        """Let ``retry_s`` pass; False where the thread is to end."""
+        with self._changed:
+            return not self._changed.wait_for(lambda: self._stopping, self._retry_s)
 
     def _claim(self) -> Stage | None:
         """The next stage, marked as running for ``ask`` before anybody can see that it runs."""
@@ -84,12 +109,14 @@ class Runner:
 
     def _run(self, stage: Stage) -> bool:
         """Run a claimed stage; False where the device is gone and nothing more can run."""
+        left: StageState | None = None
+        goes_on = True
         try:
-            state = StageRun(self._host, stage, lambda: self._asked(stage.id)).run()
-            log.info("stage %s of %s: %s", stage.id, stage.chain, state)
+            left = StageRun(self._host, stage, lambda: self._asked(stage.id)).run()
+            log.info("stage %s of %s: %s", stage.id, stage.chain, left)
         except DeviceGone:
-            self._give_back(stage)
-            return False
+            left, goes_on = StageState.QUEUED, False  # interrupted is not failed
+            self._move(stage, left)
         except ClaimLost:
             log.warning("stage %s was claimed anew; this attempt ends", stage.id)
         except AdapterError as error:
@@ -101,19 +128,35 @@ class Runner:
         finally:
             with self._changed:
                 self._running = None
-                self._asks.pop(stage.id, None)
-        return True
-
-    def _give_back(self, stage: Stage) -> None:
-        """Interrupted is not failed: the attempt goes on from the last checkpoint."""
-        try:
-            self._host.store.stages.transition(stage.id, StageState.QUEUED, fence=stage.fence)
-        except AdapterError:
-            log.exception("stage %s could not be given back; the next start does it", stage.id)
+                ask = self._asks.pop(stage.id, None)
+        if left in (StageState.QUEUED, StageState.PAUSED) and left is not left_in(ask):
+            # Asked, or taken back, after the stage had looked for the last time.
+            self._move(stage, left_in(ask), claimed=False)
+        return goes_on
 
     def _fail(self, stage: Stage, fault: Fault) -> None:
         log.warning("stage %s of %s failed: %s", stage.id, stage.chain, fault.message)
-        try:
-            self._host.store.stages.fail(stage.id, stage.fence, fault)
-        except AdapterError:
-            log.exception("the failure of stage %s could not be recorded", stage.id)
+        self._record(stage, lambda: self._host.store.stages.fail(stage.id, stage.fence, fault))
+
+    def _move(self, stage: Stage, state: StageState, *, claimed: bool = True) -> None:
+        fence = stage.fence if claimed else None
+        self._record(
+            stage, lambda: self._host.store.stages.transition(stage.id, state, fence=fence)
+        )
+
+    def _record(self, stage: Stage, write: Callable[[], object]) -> None:
+        """Write how a stage was left, once the store takes it.
+
+        One that is over and still counts as running would keep its chain waiting. At the end of the
+        process it is left to the next one's start.
+        """
+        while True:
+            try:
+                write()
+            except (ClaimLost, WrongState) as error:  # somebody else moved it first
+                log.info("stage %s: %s", stage.id, error)
+            except Exception:
+                log.exception("how stage %s was left cannot be written yet", stage.id)
+                if self._pause():
+                    continue
+            return

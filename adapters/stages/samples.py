@@ -8,17 +8,28 @@ from adapters.errors import AdapterError, DeviceGone
 from adapters.formats.mlx_lm import AdapterFiles
 from adapters.ports import Sampler
 from adapters.stages.journal import Journal
+from adapters.training.trainer import Interrupted
 
 _MOST_TOKENS = 64
 
 
 class Samples:
-    """Answers the stage's prompts and tells of it; without prompts it does nothing."""
+    """Answers the stage's prompts and tells of it; without prompts it does nothing.
 
-    def __init__(self, sampler: Sampler, journal: Journal, prompts: Sequence[str]) -> None:
+    Raises Interrupted soon after ``should_stop`` says yes.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        journal: Journal,
+        prompts: Sequence[str],
+        should_stop: Callable[[], bool],
+    ) -> None:
         self._sampler = sampler
         self._journal = journal
         self._prompts = prompts
+        self._should_stop = should_stop
         self._before: dict[str, str | None] = {}
 
     def ask_parent(self, parent: AdapterFiles | None) -> None:
@@ -47,10 +58,16 @@ class Samples:
 
     def _answer(self, prompt: str, adapter: AdapterFiles | None) -> str | None:
         """An answer, or a warning: a sample that fails is no reason to stop training."""
+        if self._should_stop():
+            raise Interrupted
         try:
-            return self._sampler.answer(prompt, adapter, max_tokens=_MOST_TOKENS)
+            return self._sampler.answer(
+                prompt, adapter, max_tokens=_MOST_TOKENS, should_stop=self._should_stop
+            )
         except DeviceGone:
             raise
         except AdapterError as error:
+            if self._should_stop():
+                raise Interrupted from error
             self._journal.warn(str(error))
             return None

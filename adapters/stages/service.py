@@ -8,8 +8,8 @@ from pathlib import Path
 from adapters.errors import WrongState
 from adapters.lineage import Chain, Dataset, Idempotency, NewStage, Page, Stage, StageEvent
 from adapters.pins import Pins
+from adapters.stages.asks import Ask
 from adapters.stages.intake import Intake, pin_of
-from adapters.stages.run import Ask
 from adapters.stages.runner import Runner
 from adapters.states import StageState
 from adapters.store import Store
@@ -56,11 +56,14 @@ class StageService:
         return self._end_early(stage_id, Ask.PAUSE, StageState.PAUSED)
 
     def resume(self, stage_id: str) -> Stage:
-        """Queue a paused stage again."""
+        """Queue a paused stage again, or take back a pause that has not taken effect."""
+        if self._runner.withdraw_pause(stage_id):
+            return self._store.stages.get(stage_id)
         stage = self._store.stages.get(stage_id)
         if stage.state is not StageState.PAUSED:
             raise WrongState(
-                f"Stage {stage_id} is {stage.state}; only a paused one can be resumed."
+                f"Stage {stage_id} is {stage.state}; only a paused one can be resumed.",
+                param="stage",
             )
         stage = self._store.stages.transition(stage_id, StageState.QUEUED)
         self._runner.wake()
@@ -76,10 +79,16 @@ class StageService:
         return self._store.events.subscribe(notify)
 
     def _end_early(self, stage_id: str, ask: Ask, state: StageState) -> Stage:
-        # The runner is asked first: a stage that it claims in between would refuse the transition.
-        if self._runner.ask(stage_id, ask):
-            return self._store.stages.get(stage_id)
-        return self._store.stages.transition(stage_id, state)
+        # A stage that moves between two of these lines is looked at once more.
+        while True:
+            claimed = self._store.stages.get(stage_id).state.is_claimed
+            if claimed and self._runner.ask(stage_id, ask):
+                return self._store.stages.get(stage_id)
+            try:
+                return self._store.stages.transition(stage_id, state)
+            except WrongState:
+                if claimed or not self._store.stages.get(stage_id).state.is_claimed:
+                    raise
 
 
 class ChainService:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +48,25 @@ def check_dataset(path: Path) -> int:
     return count
 
 
-def tokenise(path: Path, tokenizer: Tokenizer, settings: TrainSettings) -> list[Example]:
+def tokenise(
+    path: Path,
+    tokenizer: Tokenizer,
+    settings: TrainSettings,
+    *,
+    before_row: Callable[[], None] = lambda: None,
+) -> list[Example]:
     """The examples of a data set in order of its lines; a function of the file and the tokenizer.
 
     Raises DataError with every line that is no row, is longer than ``max_seq_length`` tokens or
-    cannot be rendered as serving would see it; no row is cut or left out.
+    cannot be rendered as serving would see it; no row is cut or left out. What ``before_row``
+    raises ends it: many rows take long.
     """
     renderer = Renderer(tokenizer, max_seq_length=settings.max_seq_length)
     faults = Faults()
     examples: list[Example] = []
     with path.open("rb") as file:
         for row in read_rows(read_lines(file), faults):
+            before_row()
             try:
                 made = renderer.render(row)
             except BadLine as error:

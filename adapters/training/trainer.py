@@ -57,9 +57,9 @@ class Trainer:
     """Trains ``start`` on the base of ``device`` by ``plan``; one thread, not the device's.
 
     Everything that touches MLX runs in pieces on the device, one block of one micro-batch long at
-    most where the model can be sliced; ``warnings`` says so where it cannot. Between two pieces of
-    ``steps`` and ``validation_loss`` ``should_stop`` is asked: where it says yes, they raise
-    Interrupted.
+    most where the model can be sliced; ``warnings`` says so where it cannot. Between two pieces
+    ``should_stop`` is asked while a trainer is made, in ``steps`` and in ``validation_loss``: where
+    it says yes, they raise Interrupted.
 
     The plan's steps index ``examples``; ``validation_examples`` are all the rows to measure on.
     With ``resume`` an earlier run's whole state is taken up.
@@ -219,7 +219,7 @@ class Trainer:
     def _choose_form(self, probe: Batch) -> None:
         trial = Trial(self._tree, probe)
         for piece in trial.pieces():
-            self._device.run(_ignoring_the_base(piece))
+            self._run(piece)
         self._form = trial.form
         if trial.warning:
             self.warnings = (trial.warning,)

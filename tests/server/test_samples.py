@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,6 +95,43 @@ def test_samples_are_what_the_adapter_answers_and_leave_nothing_behind(
         assert found == expected + text.finish()
     stats = engine.stats()
     assert (stats.adapter_loads, stats.resident_adapters, stats.integrity) == (1, 0, "ok")
+
+
+def test_a_sample_is_given_up_when_the_stage_is_to_stop(
+    candidates: Candidates, tiny_model: Path, tiny_adapters: dict[str, Path]
+) -> None:
+    """A long answer holds up neither a cancellation nor the end of the process."""
+    tokenizer = load_tokenizer(tiny_model)
+
+    def load() -> LoadedModel:
+        base = load_base(tiny_model)
+        return LoadedModel(base.model, tokenizer.vocab_size, base.compute.dtype)
+
+    engine = MlxEngine(load, LIMITS, candidates)
+
+    async def scenario() -> None:
+        await engine.start()
+        loop = asyncio.get_running_loop()
+        sampler = EngineSampler(engine, tokenizer, candidates, engine.forget, lambda: loop)
+        # Only a row without an end could last until the question is asked.
+        sampler._tokenizer = SimpleNamespace(
+            encode_chat=tokenizer.encode_chat,
+            max_context=tokenizer.max_context,
+            detokenizer=tokenizer.detokenizer,
+            end_tokens=frozenset(),
+        )
+        files = read_adapter(tiny_adapters["b8"])
+        try:
+            with pytest.raises(StageError, match="asked to stop"):
+                await asyncio.to_thread(
+                    sampler.answer, PROMPT, files, max_tokens=1000, should_stop=lambda: True
+                )
+        finally:
+            await engine.stop(grace_s=30)
+
+    asyncio.run(scenario())
+    stats = engine.stats()
+    assert (stats.resident_adapters, stats.integrity) == (0, "ok")
 
 
 def test_a_sample_prompt_that_does_not_fit_says_both_numbers(

@@ -52,6 +52,7 @@ def test_a_stage_is_accepted_with_its_object(site: Site) -> None:
             "trained_tokens": 0,
             "tokens_per_s": None,
             "left_s": None,
+            "loss": None,
         },
         "metrics": {},
         "record": {},
@@ -188,6 +189,7 @@ def test_a_stage_shows_how_far_it_is_and_how_it_ended(site: Site) -> None:
         "trained_tokens": 300,
         "tokens_per_s": 1234.5,
         "left_s": 7.0,
+        "loss": None,
     }
     assert running["lora"]["keys"] == ["self_attn.q_proj", "self_attn.v_proj"]
     stages.reach(failed, StageState.FAILED, error=Fault("non_finite", "lower the rate"))

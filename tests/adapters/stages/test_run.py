@@ -1,0 +1,208 @@
+"""A stage that is interrupted goes on as if it had not been, and leaves as it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.base.load import Base, load_base
+from adapters.base.tokenizer import load_tokenizer
+from adapters.errors import DeviceGone, StageError, StorageFull
+from adapters.lineage import NewStage, Stage, TrainSettings
+from adapters.lora.targets import linear_targets
+from adapters.shape import BaseShape
+from adapters.stages.asks import Ask
+from adapters.stages.intake import Intake
+from adapters.stages.run import Host, StageRun
+from adapters.states import StageState
+from adapters.store import Store
+from tests.training_rig import InlineDevice
+
+ROWS = [
+    {"prompt": f"What is {name}?", "completion": f" A {name}{' indeed' * length}."}
+    for length, name in enumerate(("dough", "yeast", "crust", "flour", "salt", "water"))
+]
+SETTINGS = TrainSettings(iters=6, batch_size=2, checkpoint_every=2)
+
+
+class Answers:
+    """A Sampler; ``during`` runs while it answers."""
+
+    def __init__(self, during: Callable[[], object] = lambda: None) -> None:
+        self.prompts: list[str] = []
+        self._during = during
+
+    def answer(
+        self,
+        prompt: str,
+        _adapter: Any,
+        *,
+        max_tokens: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> str:
+        """A fixed answer, refused once the stage is to stop."""
+        self.prompts.append(prompt)
+        self._during()
+        if should_stop():
+            raise StageError("stopped")
+        return "yes"[:max_tokens]
+
+
+class Site:
+    """A store with the tiny base, and stages on it."""
+
+    def __init__(self, store: Store, base: Base, directory: Path) -> None:
+        self.store = store
+        self.device = InlineDevice(base.model)
+        self._shape = BaseShape(base.config, linear_targets(base.model), 4)
+        self._tokenizer = load_tokenizer(directory)
+        self._intake = Intake(store, self._tokenizer, lambda: self._shape, lambda: 10**9)
+
+    def claim(self, **fields: Any) -> Stage:
+        """A new stage, claimed."""
+        new = {"chain": "bread", "settings": SETTINGS, "examples": ROWS, **fields}
+        self._intake.add(NewStage(**new), None)
+        return self.claimed()
+
+    def claimed(self) -> Stage:
+        """The next stage."""
+        stage = self.store.claim()
+        assert stage is not None
+        return stage
+
+    def run(
+        self,
+        stage: Stage,
+        asked: Callable[[], Ask | None] = lambda: None,
+        sampler: Answers | None = None,
+    ) -> StageState:
+        """Run a claimed stage on this thread."""
+        host = Host(
+            self.store,
+            self.device,
+            sampler or Answers(),
+            self._tokenizer,
+            lambda: self._shape,
+            build={},
+            block_s=60.0,
+        )
+        return StageRun(host, stage, asked).run()
+
+    def steps(self, stage: Stage) -> Sequence[int]:
+        """The steps that its events tell of."""
+        events = self.store.events.after(stage.id, 0, 1000)
+        return [event.data["step"] for event in events if event.kind == "step"]
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model: Path) -> Base:
+    """The tiny base."""
+    return load_base(tiny_model)
+
+
+@pytest.fixture
+def site(tiny_model: Path, base: Base, tmp_path: Path) -> Iterator[Site]:
+    """With an empty store."""
+    store = Store(tmp_path, clock=lambda: 1.0, base="b" * 64)
+    yield Site(store, base, tiny_model)
+    store.close()
+
+
+def test_an_interrupted_stage_ends_with_the_figures_of_an_undisturbed_one(site: Site) -> None:
+    """Steps that are done once more after a crash count once."""
+    undisturbed = site.claim()
+    site.run(undisturbed)
+    expected = site.store.stages.get(undisturbed.id)
+
+    crashing = site.claim(chain="other")
+
+    def crash() -> Ask | None:
+        if site.steps(crashing)[-1:] == [3]:
+            raise DeviceGone("gone")
+        return None
+
+    with pytest.raises(DeviceGone):
+        site.run(crashing, crash)
+    site.store.stages.transition(crashing.id, StageState.QUEUED, fence=crashing.fence)
+    assert site.run(site.claimed()) is StageState.SUCCEEDED
+    assert site.steps(crashing) == [1, 2, 3, 3, 4, 5, 6]
+    found = site.store.stages.get(crashing.id)
+    assert found.metrics == expected.metrics
+    assert found.revision == expected.revision
+
+
+def test_a_stage_that_is_interrupted_after_its_last_step_still_knows_its_loss(site: Site) -> None:
+    """What is left is the evaluation, which computes no loss of a step."""
+    stage = site.claim(samples=("What is dough?",))
+
+    def stopped() -> Ask | None:
+        state = site.store.stages.get(stage.id).state
+        return Ask.STOP if state is StageState.EVALUATING else None
+
+    assert site.run(stage, stopped) is StageState.QUEUED
+    assert site.run(site.claimed()) is StageState.SUCCEEDED
+    ended = site.store.stages.get(stage.id)
+    assert ended.metrics["loss"] == ended.progress.loss is not None
+    assert site.steps(stage) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("ask", "left"),
+    [
+        (Ask.CANCEL, StageState.CANCELLED),
+        # The runner pauses it from there: a stage that evaluates cannot be paused in one move.
+        (Ask.PAUSE, StageState.QUEUED),
+        (Ask.STOP, StageState.QUEUED),
+    ],
+)
+def test_a_stage_that_samples_at_its_end_leaves_as_it_is_asked(
+    site: Site, ask: Ask, left: StageState
+) -> None:
+    """After the answer that is under way, and without publishing anything."""
+    stage = site.claim(samples=("one", "two"))
+    asks: list[Ask] = []
+
+    def during() -> None:
+        if site.store.stages.get(stage.id).state is StageState.EVALUATING:
+            asks.append(ask)
+
+    sampler = Answers(during)
+    assert site.run(stage, lambda: asks[0] if asks else None, sampler) is left
+    assert sampler.prompts == ["one", "two", "one"]
+    assert site.store.stages.get(stage.id).state is left
+    assert site.store.revision_count() == 0
+    kinds = {event.kind for event in site.store.events.after(stage.id, 0, 1000)}
+    assert not kinds & {"sample", "warning"}
+
+
+def test_a_stage_is_left_while_its_rows_are_read(site: Site) -> None:
+    """Ten thousand rows take long; the device is not asked for anything."""
+    stage = site.claim()
+    begun = site.device.pieces
+    asks = iter([None, None, None])
+    assert site.run(stage, lambda: next(asks, Ask.PAUSE)) is StageState.PAUSED
+    assert site.device.pieces == begun
+
+
+def test_a_stage_that_stops_with_a_full_disk_goes_on_from_its_last_checkpoint(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no failure: a step is done once more."""
+    stage = site.claim()
+
+    def fail(*_: Any) -> None:
+        raise StorageFull("no room")
+
+    def stopped() -> Ask | None:
+        if len(site.steps(stage)) < 3:
+            return None
+        monkeypatch.setattr(site.store.checkpoints, "add", fail)
+        return Ask.STOP
+
+    assert site.run(stage, stopped) is StageState.QUEUED
+    monkeypatch.undo()
+    assert site.run(site.claimed()) is StageState.SUCCEEDED
+    assert site.steps(stage) == [1, 2, 3, 3, 4, 5, 6]
