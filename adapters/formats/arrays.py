@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 _STORED: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -39,6 +40,35 @@ class HostArray:
         if self.dtype == "BF16":
             return bool(((raw & _BF16_EXPONENT) != _BF16_EXPONENT).all())
         return bool(np.isfinite(raw).all())
+
+
+def values_of(array: HostArray) -> npt.NDArray[np.float32]:
+    """The values in float32; exact for every type that an adapter may have."""
+    raw = np.frombuffer(array.data, _STORED[array.dtype])
+    if array.dtype == "BF16":
+        raw = (raw.astype("<u4") << 16).view("<f4")
+    return raw.reshape(array.shape).astype(np.float32)
+
+
+def from_values(values: npt.NDArray[np.float32]) -> HostArray:
+    """A float32 tensor of these values."""
+    return HostArray("F32", values.shape, np.ascontiguousarray(values, "<f4").tobytes())
+
+
+def transposed(array: HostArray) -> HostArray:
+    """A matrix with rows and columns exchanged, bit for bit."""
+    raw = np.frombuffer(array.data, _STORED[array.dtype]).reshape(array.shape)
+    return HostArray(array.dtype, array.shape[::-1], np.ascontiguousarray(raw.T).tobytes())
+
+
+def padded(array: HostArray, axis: int, size: int) -> HostArray:
+    """A matrix with zeros appended along ``axis`` until it has ``size`` there."""
+    if array.shape[axis] == size:
+        return array
+    raw = np.frombuffer(array.data, _STORED[array.dtype]).reshape(array.shape)
+    more = [(0, size - array.shape[axis] if axis == each else 0) for each in range(2)]
+    made = np.pad(raw, more)
+    return HostArray(array.dtype, made.shape, made.tobytes())
 
 
 def to_mlx(array: HostArray) -> mx.array:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adapters.errors import AdapterFileError
 from adapters.formats.arrays import HostArray
 from adapters.formats.files import read_bytes, sync
+from adapters.formats.pairs import Pair, check_matrix, checked_pair, is_module_path
 from adapters.formats.safetensors_file import read_tensors, write_tensors
 from adapters.shape import LoraShape, Target
 
@@ -30,9 +30,6 @@ WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 _MOST_CONFIG_BYTES = 1 << 20
 _MOST_WEIGHT_BYTES = 8 << 30
 _PARTS = {"lora_a": 0, "lora_b": 1}
-_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
-
-Pair = tuple[HostArray, HostArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,16 +90,16 @@ def read_adapter(path: Path, *, follow_links: bool = False) -> AdapterFiles:
     halves: dict[str, dict[int, HostArray]] = {}
     for name, array in read_tensors(file, most=_MOST_WEIGHT_BYTES).items():
         module, _, part = name.rpartition(".")
-        if part not in _PARTS or _MODULE.fullmatch(module) is None:
+        if part not in _PARTS or not is_module_path(module):
             raise AdapterFileError(
                 f"{file}: the tensor {name!r} is no part of a LoRA adapter (lora_a, lora_b). Full "
                 "and DoRA fine-tunes are not served; train with fine_tune_type lora."
             )
-        _check_matrix(file, name, array)
+        check_matrix(file, name, array)
         halves.setdefault(module, {})[_PARTS[part]] = array
     if not halves:
         raise AdapterFileError(f"{file} holds no tensor: export the adapter again.")
-    tensors = {module: _pair(file, module, halves[module]) for module in sorted(halves)}
+    tensors = {module: checked_pair(file, module, halves[module]) for module in sorted(halves)}
     files = AdapterFiles(shape, tensors)
     if misfits := shape.misfits(files.targets):
         more = f" ({len(misfits) - 1} more)" if len(misfits) > 1 else ""
@@ -175,38 +172,3 @@ def _read_config(file: Path) -> LoraShape:
     keys = None if lora.keys is None else tuple(lora.keys)
     # mlx-lm takes 0 for all blocks as it does -1.
     return LoraShape(lora.rank, lora.scale, config.num_layers or -1, keys, lora.dropout)
-
-
-def _check_matrix(file: Path, name: str, array: HostArray) -> None:
-    if len(array.shape) == 3:
-        raise AdapterFileError(
-            f"{file}: {name} has the shape {array.shape}: an adapter on the experts of a mixture. "
-            "Those are not served; train with keys that leave the experts out."
-        )
-    if len(array.shape) != 2 or min(array.shape) < 1:
-        raise AdapterFileError(
-            f"{file}: {name} has the shape {array.shape}; a matrix is expected. Export it again."
-        )
-    if not array.is_finite():
-        raise AdapterFileError(
-            f"{file}: {name} holds values that are not finite; the training run diverged. Take an "
-            "earlier checkpoint."
-        )
-
-
-def _pair(file: Path, module: str, found: Mapping[int, HostArray]) -> Pair:
-    if len(found) < 2:
-        missing = "lora_b" if 0 in found else "lora_a"
-        raise AdapterFileError(f"{file}: {module} has no {missing}; export the adapter again.")
-    if module.rpartition(".")[2].startswith("embed_tokens"):
-        raise AdapterFileError(
-            f"{file}: {module} is an embedding, and only linear layers are served. Train with keys "
-            "that leave it out."
-        )
-    a, b = found[0], found[1]
-    if a.shape[1] != b.shape[0]:
-        raise AdapterFileError(
-            f"{file}: {module}: lora_a is {a.shape} and lora_b is {b.shape}; their ranks differ. "
-            "PEFT files are transposed against this format: convert them first."
-        )
-    return a, b

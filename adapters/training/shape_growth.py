@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from adapters.errors import AdapterMismatch, ShapeContradiction
-from adapters.formats.arrays import HostArray
-from adapters.formats.mlx_lm import AdapterFiles, Pair
+from adapters.formats.arrays import from_values, values_of
+from adapters.formats.mlx_lm import AdapterFiles
+from adapters.formats.pairs import Pair
 from adapters.growth import resolve_shape, select_targets, shrinkage
 from adapters.shape import LoraShape, Target
 
@@ -71,15 +71,17 @@ def grow(
 
 
 def _new(target: Target, rank: int, draw: str) -> Pair:
-    return _stored(_columns(target, 0, rank, draw)), _stored(_zeros(rank, target.out_features))
+    return from_values(_columns(target, 0, rank, draw)), from_values(
+        _zeros(rank, target.out_features)
+    )
 
 
 def _widened(pair: Pair, target: Target, rank: int, draw: str) -> Pair:
-    a, b = _matrix(pair[0]), _matrix(pair[1])
+    a, b = values_of(pair[0]), values_of(pair[1])
     if more := rank - target.rank:
         a = np.concatenate([a, _columns(target, target.rank, more, draw)], axis=1)
         b = np.concatenate([b, _zeros(more, target.out_features)], axis=0)
-    return _stored(a), _stored(b)
+    return from_values(a), from_values(b)
 
 
 def _columns(target: Target, present: int, count: int, name: str) -> Matrix:
@@ -92,17 +94,3 @@ def _columns(target: Target, present: int, count: int, name: str) -> Matrix:
 
 def _zeros(rank: int, outputs: int) -> Matrix:
     return np.zeros((rank, outputs), np.float32)
-
-
-def _matrix(array: HostArray) -> Matrix:
-    """The values in float32; exact for the 16-bit types."""
-    raw: npt.NDArray[Any]
-    if array.dtype == "BF16":
-        raw = (np.frombuffer(array.data, "<u2").astype("<u4") << 16).view("<f4")
-    else:
-        raw = np.frombuffer(array.data, {"F32": "<f4", "F16": "<f2"}[array.dtype])
-    return raw.reshape(array.shape).astype(np.float32)
-
-
-def _stored(matrix: Matrix) -> HostArray:
-    return HostArray("F32", matrix.shape, np.ascontiguousarray(matrix, "<f4").tobytes())
