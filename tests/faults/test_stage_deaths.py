@@ -70,11 +70,6 @@ def test_a_stage_that_dies_again_and_again_finishes_bit_equal(
     go_on(tools, undisturbed, directory, "at the end")
 
 
-@pytest.mark.xfail(
-    reason="adapters.stages.journal starts anew on a resumed stage: loss is lost after the last "
-    "step, tokens of repeated steps are counted twice",
-    strict=False,
-)
 def test_the_figures_of_a_stage_do_not_depend_on_its_interruptions(
     tools: Tools, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
