@@ -197,3 +197,18 @@ def test_rule_10_heads_labels_and_parents_are_protected(product: Product) -> Non
 
 def _jsonl(rows: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(each) + "\n" for each in rows).encode()
+
+
+def test_a_head_that_was_moved_while_a_stage_ran_stays_where_it_is(product: Product) -> None:
+    """The stage keeps what it learned under its number, and says what happened."""
+    product.train("moved", BOATS)
+    second = product.train("moved", BREAD)
+    third = product.add("moved", BOATS, epochs=60)
+    product.wait(third["id"], until="running")
+    product.ok(product.http.post("/admin/chains/moved/rollback", json={"revision": 1}))
+    ended = product.wait(third["id"])
+    assert (ended["status"], ended["parent"]) == ("succeeded", second["revision"])
+    assert product.ok(product.http.get("/admin/chains/moved"))["head"] == 1
+    assert product.answer("tiny:moved@3", "What is dough?")
+    warning = product.events(third["id"], "warning")[-1]["message"]
+    assert "moved to stage 1 while this stage ran" in warning
