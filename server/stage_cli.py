@@ -12,6 +12,8 @@ from typing import Any
 
 from server.admin_client import AdminClient, Json
 from server.arguments import Parser, UsageError
+from server.lora_file.options import stage_file
+from server.lora_file.values import StageFile
 from server.screen import Screen, clock, figure, moment, shown, table
 from server.watch import outcome, watch
 
@@ -133,29 +135,35 @@ def _add(arguments: list[str], screen: Screen) -> int:
     parser.add_argument("--key", action="append", metavar="PATH", help="adapted module of a block")
     for name, (kind, text) in {**LORA, **SETTINGS}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="VALUE", help=text)
+    parser.add_argument("--config", type=Path, metavar="YAML", help="settings of mlx_lm.lora")
     parser.add_argument("--idempotency-key", metavar="KEY", help="repeat the command safely")
     parser.add_argument("--watch", action="store_true", help="follow it to its end")
     options = parser.parse_args(arguments)
+    file = stage_file(options)
     if (options.data is None) == (options.dataset is None):
         raise UsageError("give a JSONL file or --dataset ID, one of them")
     client = AdminClient(options.url)
-    body = _stage_body(client, options)
+    body = _stage_body(client, options, file)
     key = options.idempotency_key
     headers = {} if key is None else {"Idempotency-Key": key}
     stage = client.post("stages", body=body, headers=headers)
     if options.json:
-        put_json(screen, stage)
+        put_json(screen, stage | ({"notes": file.notes} if options.config else {}))
     else:
+        for note in file.notes:
+            screen.line(note)
         screen.line(f"{stage['id']} is {stage['status']}; it becomes {stage['model']}")
     return _watched(client, stage["id"], screen, options.json) if options.watch else 0
 
 
-def _stage_body(client: AdminClient, options: argparse.Namespace) -> dict[str, Any]:
+def _stage_body(
+    client: AdminClient, options: argparse.Namespace, file: StageFile
+) -> dict[str, Any]:
     given = vars(options)
-    lora = {name: given[name] for name in LORA if given[name] is not None}
+    lora = file.lora | {name: given[name] for name in LORA if given[name] is not None}
     if options.key:
         lora["keys"] = options.key
-    body = {name: given[name] for name in SETTINGS if given[name] is not None}
+    body = file.settings | {name: given[name] for name in SETTINGS if given[name] is not None}
     body |= {"lora": lora} if lora else {}
     body |= {"samples": options.sample} if options.sample else {}
     body |= {"parent": options.parent} if options.parent else {}
