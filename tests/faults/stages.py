@@ -12,10 +12,11 @@ from typing import Any
 
 from adapters.base.fingerprint import fingerprint
 from adapters.base.tokenizer import load_tokenizer
-from adapters.lineage import NewStage, Stage, TrainSettings
+from adapters.formats.mlx_lm import read_adapter, write_adapter
+from adapters.formats.revision import revision_id
+from adapters.lineage import NewStage, Origin, Stage, TrainSettings
 from adapters.ports import Device, Tokenizer
 from adapters.shape import BaseShape, Target
-from adapters.stages.imports import bring_in
 from adapters.stages.intake import Intake
 from adapters.stages.run import Host
 from adapters.stages.runner import Runner
@@ -96,7 +97,16 @@ def prepare(
 ) -> Stage:
     """A data directory whose chain has a first revision and a queued second stage."""
     with opened(tools, directory) as store:
-        bring_in(store, CHAIN, tools.adapter)
+        files, temp = read_adapter(tools.adapter), store.revision_temp()
+        write_adapter(temp, files)
+        store.chains.import_revision(
+            CHAIN,
+            temp,
+            revision_id(files),
+            shape=files.shape,
+            manifest={},
+            origin=Origin.IMPORTED,
+        )
         return queue(tools, store, rows=rows, settings=settings)
 
 
