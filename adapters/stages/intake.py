@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adapters.errors import (
     ChainNotFound,
+    ChatTemplateError,
     DataError,
     LineFault,
     MemoryExceeded,
@@ -50,6 +51,7 @@ class Intake:
                 return known
         head = self._head(new)
         shape = resolve_shape(None if head is None else head.shape, new.lora)
+        self._check_samples(new.samples)
         dataset = self._dataset(new)
         examples = self._examples(dataset.id, new.settings, "dataset")
         validation = new.validation
@@ -126,6 +128,24 @@ class Intake:
                 param=field,
             )
         return examples
+
+    def _check_samples(self, prompts: Sequence[str]) -> None:
+        """Whether serving can answer them: a sample that never comes is found out too late."""
+        most = self._tokenizer.max_context
+        for place, prompt in enumerate(prompts):
+            turn = [{"role": "user", "content": prompt}]
+            try:
+                tokens = self._tokenizer.render(turn, tools=None, open_turn=True)
+            except ChatTemplateError as error:
+                raise DataError(
+                    f"samples[{place}] cannot be answered. {error}", param="samples"
+                ) from error
+            if len(tokens) >= most:
+                raise DataError(
+                    f"samples[{place}] has {len(tokens)} tokens, the base's context {most}, which "
+                    "leaves no room for an answer. Shorten it.",
+                    param="samples",
+                )
 
     def _check_split(self, examples: list[Example], settings: TrainSettings) -> None:
         plan = make_plan([len(each.tokens) for each in examples], settings, stage_number=1)

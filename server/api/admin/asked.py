@@ -25,6 +25,7 @@ PAGE = 20
 MAX_PAGE = 100
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_REVISION = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _KEY = re.compile(r"[!-~]{1,255}")
 _LONG_BODY = 64 * 1024
@@ -108,9 +109,10 @@ def dataset_id(text: str, *, param: str | None = None) -> str:
 
 def label_name(text: str) -> str:
     """A name that a label may have; raises InvalidRequest for any other text."""
-    if not is_label(text):
+    if not is_label(text) or _REVISION.fullmatch(text) is not None:
         raise InvalidRequest(
-            "A label is letters, digits, '.', '_' and '-', at most 64, the first a letter.",
+            "A label is letters, digits, '.', '_' and '-', at most 64, the first a letter, and it "
+            "does not look like a revision id.",
             param="label",
         )
     return text

@@ -28,7 +28,7 @@ on_thread = anyio.to_thread.run_sync
 
 def chain_routes(parts: Parts, chains: Chains) -> APIRouter:
     """``/admin/chains``."""
-    router = APIRouter()
+    router, base = APIRouter(), base_name(parts)
 
     @router.get("/admin/chains", response_model=None)
     async def all_chains(request: Request) -> Response:
@@ -37,16 +37,15 @@ def chain_routes(parts: Parts, chains: Chains) -> APIRouter:
         if after:
             chain_name(after)
         found = [chain for chain in await on_thread(chains.list) if chain.name > after]
-        rows = [chain_row(chain, base_name(parts)) for chain in found[:limit]]
+        rows = [chain_row(chain, base) for chain in found[:limit]]
         return json_response(list_of(rows, has_more=len(found) > limit))
 
     @router.get(_PATH, response_model=None)
     async def one(chain: str, request: Request) -> Response:
         query_of(request)
         found, stages = await on_thread(chains.get, chain_name(chain))
-        name = base_name(parts)
-        rows = [stage_row(stage, name) for stage in stages]
-        return json_response({**chain_row(found, name), "stages": rows})
+        rows = [stage_row(stage, base) for stage in stages]
+        return json_response({**chain_row(found, base), "stages": rows})
 
     @router.delete(_PATH, response_model=None)
     async def delete(chain: str, request: Request) -> Response:
@@ -61,13 +60,13 @@ def chain_routes(parts: Parts, chains: Chains) -> APIRouter:
         stage = await on_thread(chains.delete_revision, chain_name(chain), name)
         return json_response(deleted_row("revision", stage.revision))
 
-    _add_moves(router, parts, chains)
+    _add_moves(router, base, chains)
     return router
 
 
-def _add_moves(router: APIRouter, parts: Parts, chains: Chains) -> None:
+def _add_moves(router: APIRouter, base: str, chains: Chains) -> None:
     def answer(chain: Chain) -> Response:
-        return json_response(chain_row(chain, base_name(parts)))
+        return json_response(chain_row(chain, base))
 
     @router.post(_PATH + "/rollback", response_model=None)
     async def rollback(chain: str, request: Request) -> Response:

@@ -37,10 +37,10 @@ on_thread = anyio.to_thread.run_sync
 
 def stage_routes(parts: Parts, stages: Stages) -> APIRouter:
     """``/admin/stages``."""
-    router = APIRouter()
+    router, name = APIRouter(), base_name(parts)
 
     def answer(stage: Stage, status: int = 200) -> Response:
-        return json_response(stage_row(stage, base_name(parts)), status)
+        return json_response(stage_row(stage, name), status)
 
     @router.post("/admin/stages", response_model=None)
     async def add(request: Request) -> Response:
@@ -61,7 +61,6 @@ def stage_routes(parts: Parts, stages: Stages) -> APIRouter:
 
         def rows() -> Response:
             page = stages.list(chain=chain, state=state, after=after, limit=limit)
-            name = base_name(parts)
             found = [stage_row(stage, name) for stage in page.data]
             return json_response(list_of(found, has_more=page.has_more))
 
@@ -87,7 +86,7 @@ def stage_routes(parts: Parts, stages: Stages) -> APIRouter:
 
 
 def base_name(parts: Parts) -> str:
-    """The served name of the base."""
+    """The served name of the base. Asks the store for all chains: ask once."""
     return parts.catalog.models()[0].id
 
 

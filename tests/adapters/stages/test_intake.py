@@ -14,6 +14,7 @@ from adapters.errors import (
     AdapterError,
     AdapterMismatch,
     ChainNotFound,
+    ChatTemplateError,
     DataError,
     DatasetNotFound,
     MemoryExceeded,
@@ -114,6 +115,32 @@ def test_a_row_beyond_the_bases_context_is_named(
     message = refused(intake, store, DataError, new(examples=[long], settings=settings))
     assert f"context of {tokenizer.max_context} tokens" in message
     assert "line 1" in message
+
+
+def test_a_sample_that_can_have_no_answer_is_refused(
+    intake: Intake, store: Store, tokenizer: BaseTokenizer
+) -> None:
+    """Not hours later, as a warning among the events."""
+    fits, long = "What is a sail?", "sail " * tokenizer.max_context
+    message = refused(intake, store, DataError, new(samples=(fits, long)))
+    assert message.startswith("samples[1] has ")
+    assert f"context {tokenizer.max_context}" in message
+
+
+def test_samples_need_a_chat_template(
+    store: Store, tokenizer: BaseTokenizer, base: BaseShape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain text can be learned without one."""
+
+    def refuse(*_: object, **__: object) -> list[int]:
+        raise ChatTemplateError("This base has no chat template.")
+
+    monkeypatch.setattr(tokenizer, "render", refuse)
+    intake = Intake(store, tokenizer, lambda: base, lambda: 10**9)
+    rows = [{"text": "A sail is a cloth."}]
+    message = refused(intake, store, DataError, new(examples=rows, samples=("hi",)))
+    assert message == "samples[0] cannot be answered. This base has no chat template."
+    assert intake.add(new(examples=rows), None).number == 1
 
 
 def test_a_module_that_the_base_lacks_is_refused(intake: Intake, store: Store) -> None:

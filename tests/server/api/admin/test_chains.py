@@ -119,6 +119,15 @@ def test_labels_come_move_and_go(site: Site) -> None:
     assert error_of(site.http.delete(path))["code"] == "revision_not_found"
 
 
+@pytest.mark.parametrize("label", ["1", "1a", "a" * 64, "f0" * 32, "x" * 65, "\u00e9"])
+def test_a_label_is_neither_a_number_nor_a_revision_id(site: Site, label: str) -> None:
+    """Else a name could mean two revisions."""
+    site.published("a")
+    response = site.http.put(f"/admin/chains/a/labels/{label}", json={"revision": 1})
+    assert response.status_code == 400
+    assert error_of(response)["param"] == "label"
+
+
 CALLS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("GET", "", None),
     ("DELETE", "", None),
