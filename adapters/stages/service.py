@@ -109,14 +109,14 @@ class ChainService:
 
     def delete(self, chain: str) -> None:
         """Delete the chain's revisions and end its name."""
-        with self._pins.guard():
-            stages = self._store.deletion.chain(chain, self._pins.in_use)
+        stages = self._store.deletion.chain(chain, self._pins.in_use, self._pins.guard)
         self._forget_all(stages)
 
     def delete_revision(self, chain: str, revision: str) -> Stage:
         """Delete one revision's files."""
-        with self._pins.guard():
-            stage = self._store.deletion.revision(chain, pin_of(revision), self._pins.in_use)
+        stage = self._store.deletion.revision(
+            chain, pin_of(revision), self._pins.in_use, self._pins.guard
+        )
         self._forget_all([stage])
         return stage
 
@@ -130,8 +130,7 @@ class ChainService:
 
     def prune(self, chain: str, *, keep_last: int) -> Sequence[Stage]:
         """Delete all but the newest revisions and those that are protected."""
-        with self._pins.guard():
-            stages = self._store.deletion.prune(chain, keep_last, self._pins.in_use)
+        stages = self._store.deletion.prune(chain, keep_last, self._pins.in_use, self._pins.guard)
         self._forget_all(stages)
         return stages
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from adapters.errors import RevisionProtected
 from adapters.lineage import Stage
@@ -13,7 +14,11 @@ from adapters.store.database import Database
 from adapters.store.layout import Layout
 
 InUse = Callable[[str], bool]
-"""Whether a request uses a revision. Ask under the lock that requests pin under."""
+"""Whether a request uses a revision. Asked within a Guard."""
+
+Guard = Callable[[], AbstractContextManager[None]]
+"""Nobody begins to use a revision meanwhile. Whoever serves waits for it, so it is held from the
+question to the commit alone: not while another thread places or removes files."""
 
 _UNFINISHED = tuple(state.value for state in StageState if not state.is_final)
 
@@ -32,11 +37,11 @@ class Deletion:
         self._chains = chains
         self._clock = clock
 
-    def revision(self, chain: str, pin: Pin, in_use: InUse) -> Stage:
+    def revision(self, chain: str, pin: Pin, in_use: InUse, guard: Guard = nullcontext) -> Stage:
         """Delete the revision of one stage; raises RevisionProtected with the reason."""
         with self._layout.placing:
             stage = self._chains.resolve(chain, pin)
-            with self._database.write() as connection:
+            with self._deciding(guard) as connection:
                 if reason := self._protection(connection, stage, in_use):
                     raise RevisionProtected(
                         f"{chain}@{stage.number} cannot be deleted: {reason}", param="revision"
@@ -45,25 +50,27 @@ class Deletion:
             self._drop_files([stage])
         return self._chains.stage(chain, stage.number)
 
-    def prune(self, chain: str, keep_last: int, in_use: InUse) -> Sequence[Stage]:
+    def prune(
+        self, chain: str, keep_last: int, in_use: InUse, guard: Guard = nullcontext
+    ) -> Sequence[Stage]:
         """Delete all but the newest ``keep_last`` revisions and those that are protected."""
         with self._layout.placing:
             present = _present(self._chains.stages(chain))
             old = present[: max(len(present) - keep_last, 0)]
-            with self._database.write() as connection:
+            with self._deciding(guard) as connection:
                 gone = [each for each in old if not self._protection(connection, each, in_use)]
                 self._mark(connection, gone)
             self._drop_files(gone)
         return [self._chains.stage(chain, each.number) for each in gone]
 
-    def chain(self, name: str, in_use: InUse) -> Sequence[Stage]:
+    def chain(self, name: str, in_use: InUse, guard: Guard = nullcontext) -> Sequence[Stage]:
         """Delete every revision and end the name; the stages whose revision went.
 
         Raises RevisionProtected where a request uses one or a stage is unfinished.
         """
         with self._layout.placing:
             # Looked at inside the transaction: a stage may be added at any moment.
-            with self._database.write() as connection:
+            with self._deciding(guard) as connection:
                 stages = self._chains.stages(name)
                 gone = _present(stages)
                 if reason := _keeps_chain(stages, in_use):
@@ -78,6 +85,13 @@ class Deletion:
                 )
             self._drop_files(gone)
         return gone
+
+    @contextmanager
+    def _deciding(self, guard: Guard) -> Iterator[sqlite3.Connection]:
+        """A transaction, in ``guard`` until it is committed."""
+        with ExitStack() as until_committed, self._database.write() as connection:
+            until_committed.enter_context(guard())
+            yield connection
 
     def _protection(
         self, connection: sqlite3.Connection, stage: Stage, in_use: InUse

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -35,6 +37,30 @@ def test_a_deleted_revision_leaves_its_record(rig: Rig) -> None:
     assert rig.store.chains.resolve("support", None).revision == second.revision
     with pytest.raises(RevisionNotFound, match="was deleted"):
         rig.store.deletion.revision("support", 1, unused)
+
+
+@pytest.mark.parametrize("way", ["revision", "prune", "chain"])
+def test_the_guard_lasts_until_the_commit_and_no_longer(rig: Rig, way: str) -> None:
+    """Nobody begins to use what goes; whoever serves does not wait for files to be removed."""
+    first = rig.grow()
+    rig.grow()
+    seen: list[tuple[bool, bool]] = []
+
+    @contextmanager
+    def guard() -> Iterator[None]:
+        yield
+        row = rig.store.stages.get(first.id)
+        seen.append((row.revision_deleted_at is not None, first.revision in rig.revisions()))
+
+    deletion = rig.store.deletion
+    if way == "revision":
+        deletion.revision("support", 1, unused, guard)
+    elif way == "prune":
+        deletion.prune("support", 1, unused, guard)
+    else:
+        deletion.chain("support", unused, guard)
+    assert seen == [(True, True)]
+    assert first.revision not in rig.revisions()
 
 
 def _head(rig: Rig, stage: Stage) -> None:
