@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
 
 Json = dict[str, Any]
+
+_PIECE = 1 << 18
 
 
 class AdminError(Exception):
@@ -81,6 +84,30 @@ class AdminClient:
         except OSError as error:
             raise AdminError(f"Cannot read {path}: {error.strerror or error}.") from None
 
+    def send_form(
+        self, *path: str, files: Mapping[str, Path], fields: Mapping[str, object]
+    ) -> Json:
+        """Post files, piece by piece, and fields as a form; what ``/admin/…`` answers."""
+        boundary = secrets.token_hex(16)
+        try:
+            with Form(boundary, files, fields) as form:
+                headers = {
+                    "Content-Type": f"multipart/form-data; boundary={boundary}",
+                    "Content-Length": str(form.size),
+                }
+                with self._open("POST", _target(path, None), form, headers) as response:
+                    return _object(response)
+        except OSError as error:
+            raise AdminError(f"Cannot read {error.filename}: {error.strerror or error}.") from None
+
+    @contextmanager
+    def download(
+        self, *path: str, query: Mapping[str, object]
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer's bytes and headers, to be read meanwhile; it may break off before its end."""
+        with self._open("GET", _target(path, query), None, {}) as response:
+            yield response
+
     def events(self, stage: str, *, after: int = 0) -> Iterator[Json]:
         """The stage's events with ids above ``after``, until the stream ends.
 
@@ -112,7 +139,11 @@ class AdminClient:
 
     @contextmanager
     def _open(
-        self, method: str, target: str, body: bytes | BinaryIO | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        target: str,
+        body: bytes | BinaryIO | Iterable[bytes] | None,
+        headers: Mapping[str, str],
     ) -> Iterator[http.client.HTTPResponse]:
         connection = self._kind(self._host, self._port, timeout=self._timeout_s)
         try:
@@ -134,6 +165,49 @@ class AdminClient:
             ) from None
         finally:
             connection.close()
+
+
+class Form:
+    """A multipart form whose files are read as it is sent; the context closes them."""
+
+    def __init__(
+        self, boundary: str, files: Mapping[str, Path], fields: Mapping[str, object]
+    ) -> None:
+        """Open every file; raises OSError."""
+        self._end = f"--{boundary}--\r\n".encode()
+        self._fields = [
+            _part_head(boundary, name, None) + f"{value}\r\n".encode()
+            for name, value in fields.items()
+        ]
+        self._heads = [_part_head(boundary, name, path.name) for name, path in files.items()]
+        with ExitStack() as opened:
+            self._files = [opened.enter_context(path.open("rb")) for path in files.values()]
+            sizes = [path.stat().st_size for path in files.values()]
+            self._opened = opened.pop_all()
+        around = sum(map(len, self._fields + self._heads)) + 2 * len(sizes) + len(self._end)
+        self.size = sum(sizes) + around
+
+    def __enter__(self) -> Form:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._fields
+        for head, file in zip(self._heads, self._files, strict=True):
+            yield head
+            while piece := file.read(_PIECE):
+                yield piece
+            yield b"\r\n"
+        yield self._end
+
+
+def _part_head(boundary: str, name: str, file: str | None) -> bytes:
+    safe = "".join(each for each in file or "" if each.isprintable() and each not in '"\\')
+    filename = "" if file is None else f'; filename="{safe}"'
+    line = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{filename}\r\n\r\n'
+    return line.encode("utf-8", "replace")
 
 
 def parse_events(lines: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:

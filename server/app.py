@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from server.api.admin.ports import Chains, Datasets, Stages
+from server.api.admin.ports import Chains, Datasets, Stages, Transfers
 from server.api.application import create_api
 from server.api.parts import HttpLimits, Parts
 from server.api.transport import http_protocol
@@ -42,6 +42,7 @@ class Management:
     stages: Stages
     chains: Chains
     datasets: Datasets
+    transfers: Transfers
     start: Callable[[], None]
     stop: Callable[[], None]
 
@@ -125,6 +126,7 @@ def build(settings: Settings, load: Load) -> Application:
         stages=None if management is None else management.stages,
         chains=None if management is None else management.chains,
         datasets=None if management is None else management.datasets,
+        transfers=None if management is None else management.transfers,
     )
     return Application(settings, loaded, create_api(parts), parts.closing)
 

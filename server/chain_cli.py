@@ -8,6 +8,7 @@ from server.admin_client import AdminClient, Json
 from server.arguments import UsageError
 from server.screen import Screen, moment, shown, table
 from server.stage_cli import common, dispatch, put_json, stage_table
+from server.transfer_cli import bring_in, export
 
 USAGE = """\
 usage: chainlora chain COMMAND [options]
@@ -20,6 +21,8 @@ commands:
   label     name a revision, or take the name away
   prune     delete all but the newest revisions
   delete    delete a chain, or one revision
+  import    start a chain from an adapter of mlx-examples, mlx-lm or PEFT
+  export    write a revision as one of them
 
 A REVISION is a stage number, a revision id or a label.
 'chainlora chain COMMAND --help' lists a command's options.
@@ -36,6 +39,8 @@ def run(arguments: Sequence[str], screen: Screen) -> int:
         "label": _label,
         "prune": _prune,
         "delete": _delete,
+        "import": bring_in,
+        "export": export,
     }
     return dispatch("chain", USAGE, commands, arguments, screen)
 

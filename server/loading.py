@@ -17,14 +17,17 @@ from adapters.base.device import describe_device
 from adapters.base.fingerprint import fingerprint
 from adapters.base.load import Base, load_base, resolve_model
 from adapters.base.tokenizer import BaseTokenizer, load_tokenizer
+from adapters.formats.foreign import Told
+from adapters.formats.oldest import Heads
 from adapters.lora.targets import linear_targets
 from adapters.pins import Pins
 from adapters.shape import BaseShape
-from adapters.stages.imports import bring_in
+from adapters.stages.imports import bring_in, read_arrival
 from adapters.stages.intake import Intake
 from adapters.stages.run import Host
 from adapters.stages.runner import Runner
 from adapters.stages.service import ChainService, DatasetService, StageService
+from adapters.stages.transfers import TransferService
 from adapters.store import Store
 from server.app import Loaded, Management
 from server.catalog import ChainCatalog
@@ -68,8 +71,11 @@ def load_parts(settings: Settings) -> Loaded:
     tokenizer = load_tokenizer(path)
     identity = fingerprint(path)
     store = Store(settings.data_dir, clock=time.time, base=identity)
-    for name, directory in settings.adapters:
-        bring_in(store, name, directory)
+    told = Told(heads=Heads.of(json.loads((path / "config.json").read_text())))
+    arrivals = [
+        (name, source, read_arrival(source, told, follow_links=True))
+        for name, source in reversed(settings.adapters)
+    ]
     facts: dict[str, Any] = {}
     shape = _BaseShapeLater()
 
@@ -77,6 +83,9 @@ def load_parts(settings: Settings) -> Loaded:
         base = load_base(path, cpu_float32_bytes=settings.cpu_float32_bytes)
         facts["compute"] = dataclasses.asdict(base.compute)
         shape.found(base)
+        while arrivals:  # emptied, since this closure lives as long as the engine
+            name, source, arrival = arrivals.pop()
+            bring_in(store, name, source, shape(), arrival=arrival)
         return LoadedModel(base.model, tokenizer.vocab_size, base.compute.dtype)
 
     free = describe_device().memory_free_bytes
@@ -116,6 +125,7 @@ def _management(host: Host, tokenizer: BaseTokenizer, pins: Pins, engine: MlxEng
         stages=StageService(host.store, intake, runner),
         chains=ChainService(host.store, pins, engine.forget),
         datasets=DatasetService(host.store, intake),
+        transfers=TransferService(host.store, host.base),
         start=runner.start,
         stop=runner.stop,
     )

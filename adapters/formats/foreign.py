@@ -14,12 +14,15 @@ from adapters.formats.files import read_bytes
 from adapters.formats.mlx_lm import AdapterFiles
 from adapters.formats.npz import DEFAULT_SCALE, read_npz, write_npz
 from adapters.formats.oldest import Heads
+from adapters.formats.safetensors_file import read_metadata
 
 Format = Literal["mlx-lm", "npz", "peft"]
 FORMATS: tuple[str, ...] = get_args(Format)
 
 _MOST_CONFIG_BYTES = 1 << 20
-_NO_BASE = "The files do not say which base they were trained on; their shapes fit this one."
+_NO_BASE = "The files do not say which base they were trained on; only their shapes tell."
+_BASE = "chainlora_base"
+"""Beside the tensors of what we export: the fingerprint of the base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,16 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """The format that was found, and what whoever serves the adapter should know."""
+    """The format that was found, and what whoever serves the adapter should know.
+
+    ``weights`` is the file that holds the matrices, ``base`` the fingerprint that it names, None
+    where it names none.
+    """
 
     format: Format
+    weights: Path
     warnings: tuple[str, ...]
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +57,13 @@ class Wanted:
     """How to write an adapter: what the formats differ in.
 
     ``fold_scale``, npz alone: B is multiplied so that the file works with this scale.
-    ``base_model``, PEFT alone: its ``base_model_name_or_path``.
+    ``base_model``, PEFT alone: its ``base_model_name_or_path``. ``base`` is the fingerprint of the
+    adapter's base, which a safetensors file keeps and npz has no place for.
     """
 
     fold_scale: float | None = None
     base_model: str | None = None
+    base: str | None = None
 
 
 NOTHING_TOLD = Told()
@@ -77,12 +88,13 @@ def read_any(
     if found == "peft":
         layers = -1 if told.num_layers is None else told.num_layers
         files = peft.read_peft(path, num_layers=layers, follow_links=follow_links)
-        return files, Notes("peft", (_NO_BASE,))
+        return files, _noted("peft", path / peft.WEIGHTS)
     if told.num_layers is not None:
         raise AdapterFileError(
             f"{path} states its own num_layers in {mlx_lm.CONFIG}; leave num_layers out."
         )
-    return mlx_lm.read_adapter(path, follow_links=follow_links), Notes("mlx-lm", (_NO_BASE,))
+    files = mlx_lm.read_adapter(path, follow_links=follow_links)
+    return files, _noted("mlx-lm", path / mlx_lm.WEIGHTS)
 
 
 def write_as(
@@ -97,11 +109,12 @@ def write_as(
         raise AdapterFileError(f"{form} files state their scale: fold_scale is for npz alone.")
     if wanted.base_model is not None and form != "peft":
         raise AdapterFileError(f"{form} files name no base: base_model is for peft alone.")
+    metadata = {} if wanted.base is None else {_BASE: wanted.base}
     if form == "mlx-lm":
-        mlx_lm.write_adapter(path, files)
+        mlx_lm.write_adapter(path, files, metadata=metadata)
         return ()
     if form == "peft":
-        peft.write_peft(path, files, base_model=wanted.base_model)
+        peft.write_peft(path, files, base_model=wanted.base_model, metadata=metadata)
         return ()
     error = write_npz(path, files, scale=wanted.fold_scale)
     scale = files.scale if wanted.fold_scale is None else wanted.fold_scale
@@ -128,7 +141,12 @@ def _read_file(path: Path, told: Told, follow_links: bool) -> tuple[AdapterFiles
         heads=told.heads,
         follow_links=follow_links,
     )
-    return files, Notes("npz", tuple(warnings))
+    return files, Notes("npz", path, tuple(warnings))
+
+
+def _noted(form: Format, weights: Path) -> Notes:
+    base = read_metadata(weights).get(_BASE)
+    return Notes(form, weights, (_NO_BASE,) if base is None else (), base)
 
 
 def _format_of(path: Path, follow_links: bool) -> Format:

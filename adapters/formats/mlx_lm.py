@@ -109,10 +109,13 @@ def read_adapter(path: Path, *, follow_links: bool = False) -> AdapterFiles:
     return files
 
 
-def write_adapter(path: Path, files: AdapterFiles) -> None:
+def write_adapter(
+    path: Path, files: AdapterFiles, *, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write ``files`` as the new directory ``path``, durable and whole or not at all.
 
-    ``mlx_lm.load(adapter_path=path)`` loads it. Raises FileExistsError where ``path`` exists.
+    ``mlx_lm.load(adapter_path=path)`` loads it; ``metadata`` lies beside the tensors.
+    Raises FileExistsError where ``path`` exists.
     """
     if path.exists():
         raise FileExistsError(f"{path} exists; a written adapter is never changed")
@@ -123,7 +126,7 @@ def write_adapter(path: Path, files: AdapterFiles) -> None:
             for module, pair in files.tensors.items()
             for name, index in _PARTS.items()
         }
-        write_tensors(part / WEIGHTS, tensors)
+        write_tensors(part / WEIGHTS, tensors, metadata=metadata)
         (part / CONFIG).write_text(json.dumps(config_of(files.shape), indent=2) + "\n")
         for each in (part / WEIGHTS, part / CONFIG, part):
             sync(each)

@@ -107,7 +107,13 @@ def read_peft(path: Path, *, num_layers: int = -1, follow_links: bool = False) -
     return AdapterFiles(shape, {name: tensors[name] for name in sorted(tensors)})
 
 
-def write_peft(path: Path, files: AdapterFiles, *, base_model: str | None = None) -> None:
+def write_peft(
+    path: Path,
+    files: AdapterFiles,
+    *,
+    base_model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write ``files`` as the new directory ``path``, durable and whole or not at all.
 
     ``PeftModel.from_pretrained`` loads it; ``base_model`` is its ``base_model_name_or_path``, for
@@ -122,7 +128,7 @@ def write_peft(path: Path, files: AdapterFiles, *, base_model: str | None = None
             for module, pair in files.tensors.items()
             for name, index in _PARTS.items()
         }
-        write_tensors(part / WEIGHTS, tensors, metadata={"format": "pt"})
+        write_tensors(part / WEIGHTS, tensors, metadata={"format": "pt", **(metadata or {})})
         text = json.dumps(config_of(files, base_model), indent=2)
         (part / CONFIG).write_text(text + "\n")
         for each in (part / WEIGHTS, part / CONFIG, part):

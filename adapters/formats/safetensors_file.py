@@ -49,6 +49,14 @@ def read_tensors(file: Path, *, most: int) -> dict[str, HostArray]:
     return {name: _tensor(file, name, entry) for name, entry in entries}
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """The words beside the tensors of a file that ``read_tensors`` has found to be sound."""
+    with file.open("rb") as stream:
+        length = min(int.from_bytes(stream.read(_LENGTH_BYTES), "little"), _MOST_HEADER_BYTES)
+        found = json.loads(stream.read(length)).get("__metadata__")
+    return dict(found or {})
+
+
 def write_tensors(
     file: Path, tensors: Mapping[str, HostArray], *, metadata: Mapping[str, str] | None = None
 ) -> None:

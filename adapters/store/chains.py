@@ -7,7 +7,9 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from adapters.errors import ChainExists, ChainNotFound, RevisionNotFound, StageError
 from adapters.lineage import Chain, Json, Origin, Stage
@@ -184,15 +186,15 @@ class Chains:
         shape: LoraShape,
         manifest: Json,
         origin: Origin,
+        record: Json | None = None,
     ) -> Stage:
         """A new chain that begins with a written adapter from elsewhere; raises ChainExists.
 
-        ``directory`` is gone afterwards, also where this fails.
+        ``record`` says where it came from. ``directory`` is gone afterwards, also where this fails.
         """
         with self._placing(directory):
-            return self._begin(
-                name, revision, shape, origin, lambda: self._place(directory, revision, manifest)
-            )
+            place = partial(self._place, directory, revision, manifest)
+            return self._begin(name, revision, shape, origin, place, record or {})
 
     def fork(self, name: str, new: str, pin: Pin) -> Chain:
         """A new chain that begins with the revision that ``pin`` names; raises ChainExists."""
@@ -208,6 +210,7 @@ class Chains:
         shape: LoraShape | None,
         origin: Origin,
         place: Callable[[], None],
+        record: Json = MappingProxyType({}),
     ) -> Stage:
         stage_id = f"stage-{secrets.token_hex(12)}"
         now = self._clock()
@@ -221,10 +224,13 @@ class Chains:
             place()
             self._add_revision(connection, revision, shape)
             connection.execute(
-                "INSERT INTO stages (id, chain, number, base, origin, state, revision, shape, "
-                "created_at, started_at, finished_at) "
-                "VALUES (?, ?, ?, ?, ?, 'succeeded', ?, ?, ?, ?, ?)",
-                (stage_id, name, number, self._base, origin, revision, dump(shape), now, now, now),
+                "INSERT INTO stages (id, chain, number, base, origin, revision, shape, record, "
+                "state, created_at, started_at, finished_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'succeeded', ?, ?, ?)",
+                (
+                    *(stage_id, name, number, self._base, origin, revision),
+                    *(dump(shape), dump(dict(record)), now, now, now),
+                ),
             )
             connection.execute("UPDATE chains SET head = ? WHERE name = ?", (number, name))
             self._events.write(connection, stage_id, "state", {"state": StageState.SUCCEEDED})

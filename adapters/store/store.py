@@ -63,6 +63,11 @@ class Store:
         self.datasets = Datasets(database, layout, clock)
         self.deletion = Deletion(database, layout, self.chains, clock)
 
+    @property
+    def base(self) -> str:
+        """The fingerprint of the base that it was opened for."""
+        return self._base
+
     def close(self) -> None:
         """Let another process have the directory."""
         self._database.close()

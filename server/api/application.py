@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 
 from server.api.admin.datasets import UPLOADS
 from server.api.admin.routes import administration_routes
+from server.api.admin.transfers import IMPORTS
 from server.api.failures import framework_error, invalid_parameter
 from server.api.guards import BodyLimits, Errors, Hosts, MediaTypes, RequestIds, Upload
 from server.api.parts import Parts
@@ -28,9 +29,10 @@ def create_api(parts: Parts) -> FastAPI:
                 BodyLimits,
                 max_bytes=limits.max_body_bytes,
                 timeout_s=limits.body_timeout_s,
-                uploads={
-                    UPLOADS: Upload(limits.max_upload_bytes, total_s=limits.request_timeout_s)
-                },
+                uploads=dict.fromkeys(
+                    (UPLOADS, IMPORTS),
+                    Upload(limits.max_upload_bytes, total_s=limits.request_timeout_s),
+                ),
             ),
         ],
         exception_handlers={

@@ -174,7 +174,8 @@ class Upload:
 class BodyLimits:
     """A body is at most ``max_bytes`` long and arrives within ``timeout_s``.
 
-    On the paths in ``uploads`` a POST has limits of its own, and ``timeout_s`` bounds each silence.
+    On the paths in ``uploads`` a POST has limits of its own, and ``timeout_s`` bounds each silence;
+    a step of such a path that begins with a brace stands for any.
     """
 
     def __init__(
@@ -185,14 +186,14 @@ class BodyLimits:
         uploads: Mapping[str, Upload] | None = None,
     ) -> None:
         self._app, self._max_bytes, self._timeout_s = app, max_bytes, timeout_s
-        self._uploads = uploads or {}
+        self._uploads = [(path.split("/"), each) for path, each in (uploads or {}).items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises RequestTooLarge at once where the length is announced, else on the way."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        upload = self._uploads.get(scope["path"]) if scope["method"] == "POST" else None
+        upload = self._upload_at(scope["path"]) if scope["method"] == "POST" else None
         max_bytes = self._max_bytes if upload is None else upload.max_bytes
         name = "max_body_bytes" if upload is None else "max_upload_bytes"
         _check_announced(Headers(scope=scope).get("content-length", ""), max_bytes, name)
@@ -217,6 +218,16 @@ class BodyLimits:
             return message
 
         await self._app(scope, receive_within_limits, send)
+
+    def _upload_at(self, path: str) -> Upload | None:
+        steps = path.split("/")
+        for template, upload in self._uploads:
+            if len(steps) == len(template) and all(
+                theirs.startswith("{") or theirs == ours
+                for theirs, ours in zip(template, steps, strict=True)
+            ):
+                return upload
+        return None
 
     def _too_slow(self, upload: Upload | None) -> DeadlineExceeded:
         if upload is None:

@@ -140,3 +140,62 @@ class Datasets(Protocol):
     def delete(self, dataset_id: str) -> None:
         """Raises DatasetNotFound, DatasetProtected."""
         ...
+
+
+class Package(Protocol):
+    """A revision as one file, which is the receiver's to remove."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What its user should know."""
+        ...
+
+
+class Transfers(Protocol):
+    """Adapters from elsewhere, and revisions for elsewhere."""
+
+    def incoming(self, chain: str) -> Path:
+        """A fresh directory for the files of a new chain's adapter; raises ChainExists."""
+        ...
+
+    def bring_in(
+        self,
+        chain: str,
+        file: Path,
+        config: Path | None,
+        *,
+        scale: float | None,
+        num_layers: int | None,
+    ) -> Stage:
+        """Begin ``chain`` with received files; both lie in one directory that ``incoming`` gave.
+
+        Without ``config`` the file is an npz, and ``scale`` is the trainer's own (None: 20).
+        Everything is checked before anything is stored. Raises AdapterFileError, AdapterMismatch,
+        ChainExists, StorageFull.
+        """
+        ...
+
+    def package(
+        self,
+        chain: str,
+        revision: str | None,
+        form: str,
+        *,
+        fold_scale: float | None,
+        base_model: str | None,
+    ) -> Package:
+        """A revision (None: the head) as npz, or as a zip of an mlx-lm or PEFT directory.
+
+        Raises ChainNotFound, RevisionNotFound, AdapterFileError, StorageFull.
+        """
+        ...

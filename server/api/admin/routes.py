@@ -7,11 +7,12 @@ from fastapi import APIRouter
 from server.api.admin.chains import chain_routes
 from server.api.admin.datasets import dataset_routes
 from server.api.admin.stages import stage_routes
+from server.api.admin.transfers import transfer_routes
 from server.api.parts import Parts
 
 
 def administration_routes(parts: Parts) -> APIRouter:
-    """Stages, chains and data sets."""
+    """Stages, chains, data sets and what goes from and to elsewhere."""
     router = APIRouter()
     if parts.stages is not None:
         router.include_router(stage_routes(parts, parts.stages))
@@ -19,4 +20,6 @@ def administration_routes(parts: Parts) -> APIRouter:
         router.include_router(chain_routes(parts, parts.chains))
     if parts.datasets is not None:
         router.include_router(dataset_routes(parts.datasets))
+    if parts.transfers is not None:
+        router.include_router(transfer_routes(parts, parts.transfers))
     return router

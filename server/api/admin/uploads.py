@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import AsyncIterator, Callable, Iterator
+import io
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import anyio.to_thread
 from python_multipart import MultipartParser
@@ -42,9 +43,41 @@ async def save_upload(request: Request, path: Path) -> str | None:
                 "An upload is multipart/form-data with the file in the part 'file', or the file "
                 "itself as application/jsonl."
             )
-        form = _Form(options.get(b"boundary", b""), file)
+        form = _Form(options.get(b"boundary", b""), {"file": file})
         await _drain(request.stream(), form.feed)
         return form.finish()
+
+
+async def save_form(request: Request, sinks: Mapping[str, BinaryIO]) -> frozenset[str]:
+    """Write each part of the body's form to its sink and return the names of those that came.
+
+    The part ``file`` must be there. Raises as ``save_upload``.
+    """
+    media_type, options = parse_options_header(request.headers.get("content-type"))
+    if media_type != b"multipart/form-data":
+        raise UnsupportedMediaType(
+            f"The body is multipart/form-data with the parts {', '.join(sinks)}."
+        )
+    form = _Form(options.get(b"boundary", b""), sinks)
+    await _drain(request.stream(), form.feed)
+    form.finish()
+    return form.seen
+
+
+class Bounded(io.BytesIO):
+    """A sink for a small part: ``most`` bytes in memory; more raise InvalidRequest."""
+
+    def __init__(self, name: str, most: int) -> None:
+        super().__init__()
+        self._name, self._most = name, most
+
+    def write(self, piece: Any) -> int:
+        """Some more of the part."""
+        if self.tell() + len(piece) > self._most:
+            raise InvalidRequest(
+                f"{self._name}: the part has more than {self._most} bytes.", param=self._name
+            )
+        return super().write(piece)
 
 
 async def _drain(pieces: AsyncIterator[bytes], consume: Callable[[bytes], None]) -> None:
@@ -71,15 +104,15 @@ def _write(file: BinaryIO, piece: bytes) -> None:
 
 
 class _Form:
-    """A form that has one part, ``file``."""
+    """A form whose parts each have a sink; ``file`` must be there."""
 
-    def __init__(self, boundary: bytes, file: BinaryIO) -> None:
+    def __init__(self, boundary: bytes, sinks: Mapping[str, BinaryIO]) -> None:
         if not 0 < len(boundary) <= _MAX_BOUNDARY:
             raise InvalidRequest("The Content-Type of the form has no usable boundary.")
-        self._file = file
+        self._sinks = sinks
+        self._seen: set[str] = set()
         self._field, self._value = bytearray(), bytearray()
         self._disposition = b""
-        self._files = 0
         self._name: str | None = None
         self._ended = False
         self._parser = MultipartParser(
@@ -105,9 +138,14 @@ class _Form:
         """The file's name; raises InvalidRequest where form or file are missing an end."""
         if not self._ended:
             raise InvalidRequest("The form ends early: its last boundary is missing.")
-        if not self._files:
+        if "file" not in self._seen:
             raise InvalidRequest("The form has no part 'file'.", param="file")
         return self._name
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """The parts that have come."""
+        return frozenset(self._seen)
 
     def _gather_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]
@@ -125,17 +163,21 @@ class _Form:
         _, options = parse_options_header(self._disposition.decode("latin-1"))
         self._disposition = b""
         field = options.get(b"name", b"").decode("utf-8", "replace")[:64]
-        if field != "file":
+        if field not in self._sinks:
+            known = "'file' alone" if len(self._sinks) == 1 else ", ".join(self._sinks)
             raise InvalidRequest(
-                f"The form has a part {field!a}; it takes 'file' alone.", param=field or None
+                f"The form has a part {field!a}; it takes {known}.", param=field or None
             )
-        self._files += 1
-        if self._files > 1:
-            raise InvalidRequest("The form has two files; send one at a time.", param="file")
-        self._name = _sane_name(options.get(b"filename"))
+        if field in self._seen:
+            what = "files" if field == "file" else f"parts {field!a}"
+            raise InvalidRequest(f"The form has two {what}; send one at a time.", param=field)
+        self._seen.add(field)
+        self._sink = self._sinks[field]
+        if field == "file":
+            self._name = _sane_name(options.get(b"filename"))
 
     def _take(self, data: bytes, start: int, end: int) -> None:
-        _write(self._file, data[start:end])
+        _write(self._sink, data[start:end])
 
     def _end(self) -> None:
         self._ended = True

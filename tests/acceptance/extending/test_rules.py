@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,12 +33,17 @@ def answers(product: Product, model: str) -> list[str]:
 
 def assert_served_as_trained(product: Product, model: str, revision: str) -> None:
     """The served tokens are those of mlx-lm with the revision's directory, by the equality rule."""
+    assert_served_like(product, model, product.revision_dir(revision))
+
+
+def assert_served_like(product: Product, model: str, adapter: Path) -> None:
+    """The served tokens are those of mlx-lm with this adapter, by the equality rule."""
     tokenizer = load_tokenizer(product.model_dir)
     reference, found = [], []
     for question in QUESTIONS:
         message = {"role": "user", "content": question}
         prompt = tokenizer.encode_chat([message], template_kwargs={})
-        solo = solo_greedy(product.model_dir, product.revision_dir(revision), prompt, 16)
+        solo = solo_greedy(product.model_dir, adapter, prompt, 16)
         body = product.ok(
             product.chat(model, question, logprobs=True, logit_bias=_no_end(tokenizer))
         )
