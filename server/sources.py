@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from adapters.errors import AdapterFileError
-from adapters.formats.mlx_lm import AdapterFiles, read_adapter
-from adapters.formats.revision import revision_id
+from adapters.formats.mlx_lm import AdapterFiles
+from adapters.stages.revisions import read_revision
 from adapters.store import Store
 
 
@@ -16,14 +15,7 @@ class StoredAdapters:
 
     def read(self, revision: str) -> AdapterFiles:
         """The revision's arrays; AdapterFileError where the files are not what was published."""
-        directory = self._store.revision_path(revision)
-        files = read_adapter(directory)
-        if revision_id(files) != revision:
-            raise AdapterFileError(
-                f"{directory} is not what was published under that id: the disk may be failing, "
-                "or the files were edited. Delete the revision, or restore it from a backup."
-            )
-        return files
+        return read_revision(self._store, revision)
 
     def registered(self) -> int:
         """How many revisions there are."""

@@ -16,6 +16,7 @@ from adapters.ports import Device, Sampler, Tokenizer
 from adapters.shape import BaseShape, LoraShape
 from adapters.stages.asks import Ask, left_in
 from adapters.stages.journal import Journal
+from adapters.stages.revisions import read_revision
 from adapters.stages.samples import Samples
 from adapters.states import StageState
 from adapters.store import Store
@@ -98,9 +99,7 @@ class StageRun:
             validation_rows=None if validation is None else len(validation),
         )
         self._plan = plan
-        self._parent = (
-            None if stage.parent is None else read_adapter(store.revision_path(stage.parent))
-        )
+        self._parent = None if stage.parent is None else read_revision(store, stage.parent)
         start = self._start()
         self._remember(plan, start.shape)
         trainer = Trainer(

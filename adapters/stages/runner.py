@@ -121,6 +121,12 @@ class Runner:
             log.warning("stage %s was claimed anew; this attempt ends", stage.id)
         except AdapterError as error:
             self._fail(stage, Fault(error.code, str(error)))
+        except OSError as error:
+            text = (
+                f"A file of the data directory cannot be used ({error}). Mend that, then add the "
+                "stage again; nothing was published and the parent is as it was."
+            )
+            self._fail(stage, Fault("store_error", text))
         except Exception as error:  # a defect of ours must not end every later stage
             log.exception("stage %s failed unexpectedly", stage.id)
             text = f"The server failed, which is a defect: {type(error).__name__}: {error}"

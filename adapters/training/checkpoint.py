@@ -1,8 +1,8 @@
 """A checkpoint: all that an interrupted stage needs to go on as if nothing had happened.
 
 One safetensors file: the parameters, both moments of each, and in its header the number of steps
-done and the digests of plan and settings. Everything random in a stage is a function of its
-settings and the step, so nothing else has a state.
+done and the digests of plan, settings and content. Everything random in a stage is a function of
+its settings and the step, so nothing else has a state.
 """
 
 from __future__ import annotations
@@ -93,14 +93,15 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
 
     Raises StorageFull where the disk is, StoreError where it cannot be written.
     """
+    tensors = {f"p.{name}": array for name, array in checkpoint.parameters.items()}
+    tensors |= checkpoint.moments
     header = {
         "checkpoint": _FORMAT,
         "step": str(checkpoint.step),
         "plan": checkpoint.plan,
         "settings": checkpoint.settings,
+        "content": _content_digest(str(checkpoint.step), tensors),
     }
-    tensors = {f"p.{name}": array for name, array in checkpoint.parameters.items()}
-    tensors |= checkpoint.moments
     part: Path | None = None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{file.stem}-", suffix=".part", dir=file.parent)
@@ -129,7 +130,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     step = header.get("step", "")
     if header.get("checkpoint") != _FORMAT or not (step.isascii() and step.isdecimal()):
         raise AdapterFileError(
-            f"{file} is no checkpoint of this version: start the stage again from its parent."
+            f"{file} is no checkpoint of this version: add the stage again, from its parent."
         )
     groups: dict[str, dict[str, HostArray]] = {"p": {}, "m": {}, "v": {}}
     for name, array in tensors.items():
@@ -137,6 +138,10 @@ def read_checkpoint(file: Path) -> Checkpoint:
         if group not in groups:
             raise AdapterFileError(f"{file}: the tensor {name!r} is no part of a checkpoint.")
         groups[group][rest if group == "p" else name] = array
+    if header.get("content") != _content_digest(step, tensors):
+        raise AdapterFileError(
+            f"{file} is damaged, the disk may be failing: add the stage again, from its parent."
+        )
     return Checkpoint(
         step=int(step),
         plan=header.get("plan", ""),
@@ -144,6 +149,15 @@ def read_checkpoint(file: Path) -> Checkpoint:
         parameters=groups["p"],
         moments=groups["m"] | groups["v"],
     )
+
+
+def _content_digest(step: str, tensors: Mapping[str, HostArray]) -> str:
+    """SHA-256 over the step and every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(f"{step}\n".encode())
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def _unwritten(file: Path, error: Exception) -> StoreError:

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.base.load import Base, load_base
 from adapters.base.tokenizer import load_tokenizer
-from adapters.errors import DeviceGone, StageError, StorageFull
+from adapters.errors import AdapterFileError, DeviceGone, StageError, StorageFull
 from adapters.lineage import NewStage, Stage, TrainSettings
 from adapters.lora.targets import linear_targets
 from adapters.shape import BaseShape
@@ -185,6 +185,18 @@ def test_a_stage_is_left_while_its_rows_are_read(site: Site) -> None:
     asks = iter([None, None, None])
     assert site.run(stage, lambda: next(asks, Ask.PAUSE)) is StageState.PAUSED
     assert site.device.pieces == begun
+
+
+def test_a_parent_whose_files_have_changed_is_not_trained_on(site: Site) -> None:
+    """What it would learn on top of would be in no lineage record."""
+    site.run(site.claim())
+    parent = site.store.chains.resolve("bread", None).revision
+    file = site.store.revision_path(str(parent)) / "adapters.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(AdapterFileError, match="not what was published"):
+        site.run(site.claim())
 
 
 def test_a_stage_that_stops_with_a_full_disk_goes_on_from_its_last_checkpoint(

@@ -140,6 +140,22 @@ def test_a_defect_fails_its_stage_alone(bench: Bench) -> None:
     assert "ZeroDivisionError: oh" in error.message
 
 
+def test_a_disk_that_fails_is_no_defect_of_the_server(bench: Bench) -> None:
+    """The error names the file."""
+
+    def write(_stage: Stage, _asked: Asked) -> StageState:
+        raise PermissionError(13, "Permission denied", "/data/revisions")
+
+    bench.work = write
+    stage = bench.add()
+    bench.runner.start()
+    bench.reached(stage, S.QUEUED, S.RUNNING, S.FAILED)
+    error = bench.store.stages.get(stage.id).error
+    assert error is not None
+    assert error.code == "store_error"
+    assert "Permission denied: '/data/revisions'" in error.message
+
+
 def late(bench: Bench, *calls: Callable[[str], object]) -> Work:
     """A stage that is asked to pause and does; ``calls`` come after it looked for the last time."""
 

@@ -105,6 +105,20 @@ def test_a_cut_file_is_refused(tmp_path: Path, cut: int) -> None:
         read_checkpoint(file)
 
 
+def test_a_bit_that_flipped_is_found(tmp_path: Path) -> None:
+    """In the arrays or in the step: training would go on from another state and never tell."""
+    file = tmp_path / "a.safetensors"
+    write_checkpoint(file, make())
+    whole = file.read_bytes()
+    step = whole.index(b'"step":"7"') + len('"step":"')
+    for place in (len(whole) - 2, step):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        with pytest.raises(AdapterFileError, match="is damaged"):
+            read_checkpoint(file)
+
+
 def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
     """Another safetensors file, another version, a foreign tensor, a missing file."""
     file = tmp_path / "a.safetensors"
