@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from server.admin_client import AdminClient, Json
 from server.arguments import UsageError
+from server.eject_cli import eject, fuse_chain
 from server.screen import Screen, moment, shown, table
 from server.stage_cli import common, dispatch, put_json, stage_table
 from server.transfer_cli import bring_in, export
@@ -21,6 +22,8 @@ commands:
   label     name a revision, or take the name away
   prune     delete all but the newest revisions
   delete    delete a chain, or one revision
+  fuse      write a model with a revision merged into it
+  eject     write a revision for mlx-lm, with the commands that use it
   import    start a chain from an adapter of mlx-examples, mlx-lm or PEFT
   export    write a revision as one of them
 
@@ -39,6 +42,8 @@ def run(arguments: Sequence[str], screen: Screen) -> int:
         "label": _label,
         "prune": _prune,
         "delete": _delete,
+        "fuse": fuse_chain,
+        "eject": eject,
         "import": bring_in,
         "export": export,
     }

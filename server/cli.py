@@ -33,10 +33,13 @@ commands:
   stage     train a stage of a chain, follow it, steer it
   chain     look at chains; move heads, fork, label, delete
   convert   make an MLX model of a Hugging Face one, quantized if you like
+  fuse      write a model with an adapter merged into it
   version   print the version
 
 'chainlora COMMAND --help' lists a command's options.
 """
+_MODULES = ("stage", "chain", "convert", "fuse")
+"""Commands that have a module of their own, ``server.NAME_cli``."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "serve": _serve,
         "doctor": _doctor,
         "chat": _chat,
-        **{name: partial(_administer, name) for name in ("stage", "chain", "convert")},
+        **{name: partial(_administer, name) for name in _MODULES},
         "version": _version,
     }
     if not arguments or arguments[0] in ("-h", "--help", "help"):

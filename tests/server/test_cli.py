@@ -54,7 +54,7 @@ def test_an_unknown_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -
     """One line names the word and the commands that there are."""
     assert _error(["sevre"], capsys) == (
         "chainlora: there is no command 'sevre'; the commands are "
-        "serve, doctor, chat, stage, chain, convert, version"
+        "serve, doctor, chat, stage, chain, convert, fuse, version"
     )
 
 
