@@ -56,7 +56,7 @@ class Settings(BaseModel):
     )
     adapters: tuple[tuple[str, Path], ...] = Field(
         default=(),
-        description="NAME=DIR: serve the mlx-lm adapter directory DIR as BASE:NAME. As a flag, "
+        description="NAME=DIR: serve the adapter DIR, of mlx-lm or PEFT or an npz file, as BASE:NAME. As a flag, "
         f"repeat it; in the variable, separate with {os.pathsep!r}.",
     )
     max_body_bytes: int = Field(

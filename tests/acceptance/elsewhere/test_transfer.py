@@ -131,6 +131,25 @@ def test_a_next_stage_continues_modules_that_are_not_the_last_blocks(
     assert_served_as_trained(product, "tiny:odd", second["revision"])
 
 
+def test_the_oldest_npz_is_read_by_the_heads_of_the_base(product: Product, tmp_path: Path) -> None:
+    """Four heads of 32, two of them for keys: wq and wk get the base's order."""
+    old = {
+        f"layers.3.attention.{name}.lora_{part}": values_of(matrix(*shape, seed))
+        for seed, (name, width) in enumerate((("wq", 128), ("wk", 64)))
+        for part, shape in (("a", (128, 2)), ("b", (2, width)))
+    }
+    path = tmp_path / "old.npz"
+    np.savez(path, **old)  # type: ignore[arg-type]
+    stage = product.ok(sent(product, "oldest", path, scale=2))
+    assert stage["lora"]["num_layers"] == 1
+    found = read_adapter(product.revision_dir(stage["revision"])).tensors
+    for name, heads in (("q", 4), ("k", 2)):
+        halves = values_of(found[f"model.layers.3.self_attn.{name}_proj"][1]).reshape(2, heads, -1)
+        pairs = old[f"layers.3.attention.w{name}.lora_b"].reshape(2, heads, 16, 2)
+        assert (halves[..., :16] == pairs[..., 0]).all()
+        assert (halves[..., 16:] == pairs[..., 1]).all()
+
+
 def test_the_head_or_a_named_revision_goes_out(
     product: Product, tiny_adapters: dict[str, Path], tmp_path: Path
 ) -> None:
