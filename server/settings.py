@@ -56,8 +56,8 @@ class Settings(BaseModel):
     )
     adapters: tuple[tuple[str, Path], ...] = Field(
         default=(),
-        description="NAME=DIR: serve the adapter DIR, of mlx-lm or PEFT or an npz file, as BASE:NAME. As a flag, "
-        f"repeat it; in the variable, separate with {os.pathsep!r}.",
+        description="NAME=DIR: serve the adapter DIR, of mlx-lm or PEFT or an npz file, as BASE:NAME. "
+        f"As a flag, repeat it; in the variable, separate with {os.pathsep!r}.",
     )
     max_body_bytes: int = Field(
         default=8 * 2**20, ge=1024, description="Largest request body; a larger one gets 413."
