@@ -98,7 +98,10 @@ class Settings(BaseModel):
     max_rows: int = Field(default=32, ge=1, description="Rows of a decode batch.")
     prefill_rows: int = Field(default=8, ge=1, description="Rows of a prefill batch.")
     prefill_block_ms: int = Field(
-        default=250, ge=1, description="Longest piece of prefill between two decode steps."
+        default=250,
+        ge=1,
+        description="Longest piece of prefill between two decode steps; four times that while half "
+        "as many rows wait for their first token as decode.",
     )
     train_block_ms: int = Field(
         default=250,

@@ -175,20 +175,37 @@ def plan_prefill(remaining: Sequence[int], *, budget: int, most_rows: int) -> Pi
 class PrefillPace:
     """Tokens per piece so that no piece is expected to exceed ``block_s`` seconds.
 
-    Learns the rate of the device as an exponential average (weight 0.3 on the newest piece).
+    A piece of n tokens takes ``fixed_s + n / tokens_per_s``: reading the weights, and working on
+    them. Their relation is the device's own; how long both take is learned from each piece.
     """
 
-    def __init__(self, *, block_s: float, tokens_per_s: float, most_tokens: int) -> None:
+    def __init__(
+        self, *, block_s: float, fixed_s: float, tokens_per_s: float, most_tokens: int
+    ) -> None:
         self._block_s = block_s
         self._most = most_tokens
+        self.fixed_s = fixed_s
         self.tokens_per_s = tokens_per_s
 
-    def budget(self, *, rows_decoding: int) -> int:
-        """Tokens for the next piece; four blocks long while nobody waits for a token."""
-        seconds = self._block_s * (1 if rows_decoding else 4)
+    def budget(self, *, waiting: int, decoding: int) -> int:
+        """Tokens for the next piece, while ``waiting`` rows prefill and ``decoding`` decode.
+
+        Four blocks long while nobody waits for a token, or at least half as many rows wait for
+        their first as for their next: a burst would otherwise be served by many decode steps of
+        few rows. Never so short that the fixed time is more than a third of it.
+        """
+        blocks = 1 if decoding > 2 * waiting else 4
+        seconds = max(self._block_s * blocks - self.fixed_s, 2 * self.fixed_s)
         return max(16, min(self._most, int(self.tokens_per_s * seconds)))
 
     def observe(self, *, tokens: int, seconds: float) -> None:
-        """Learn from a finished piece of at least eight tokens."""
-        if tokens >= 8 and seconds > 0:
-            self.tokens_per_s = 0.7 * self.tokens_per_s + 0.3 * tokens / seconds
+        """Learn from a finished piece, as an exponential average with weight 0.3 on the newest.
+
+        Other programs may hold up one piece as long as they like: none counts more than double.
+        """
+        if not tokens:
+            return
+        expected = self.fixed_s + tokens / self.tokens_per_s
+        change = 0.7 + 0.3 * min(max(seconds / expected, 0.5), 2.0)
+        self.fixed_s *= change
+        self.tokens_per_s /= change

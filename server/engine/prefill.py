@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import mlx.core as mx
 
 from server.core.schedule import plan_prefill
 from server.engine.rows import Forward, Row, merge
+
+_PROBE_TOKENS = 32
 
 
 class Prefill:
@@ -87,3 +90,20 @@ def _caches(row: Row) -> list[Any]:
     if row.caches is None:
         raise RuntimeError(f"row {row.request.request_id} has no cache")
     return row.caches
+
+
+def measure_prefill(forward: Forward) -> tuple[float, float]:
+    """Fixed seconds of a piece, and its tokens per second beyond them; a warm-up comes first."""
+    _timed(forward, _PROBE_TOKENS)
+    one, many = _timed(forward, 1), _timed(forward, _PROBE_TOKENS)
+    # Where a probe was held up, many tokens may seem to take no longer than one.
+    fixed = min(one, many / 2)
+    return fixed, _PROBE_TOKENS / (many - fixed)
+
+
+def _timed(forward: Forward, tokens: int) -> float:
+    began = time.perf_counter()
+    caches = forward.make_caches()
+    forward(mx.zeros((1, tokens), mx.int32), caches, forward.router.plan([None], long=True))
+    mx.eval([cache.state for cache in caches])
+    return time.perf_counter() - began

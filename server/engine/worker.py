@@ -17,12 +17,10 @@ from server.engine.decode import DecodeBatch
 from server.engine.device import AdapterSource, Limits, LoadedModel
 from server.engine.lending import LentTime, Piece
 from server.engine.loader import AdapterLoader, Loaded, LoadFailed
-from server.engine.prefill import Prefill
+from server.engine.prefill import Prefill, measure_prefill
 from server.engine.residency import Residency
 from server.engine.rows import Forward, Row
 from server.engine.snapshot import Counters, Look, snapshot
-
-_RATE_PROBE_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +78,11 @@ class Worker:
         self._events: list[tuple[str, Event]] = []
         self._counters = Counters()
         self._lent = LentTime(limits.train_share)
+        fixed_s, tokens_per_s = measure_prefill(self._forward)
         self._pace = PrefillPace(
             block_s=limits.prefill_block_s,
-            tokens_per_s=self._measure_prefill(),
+            fixed_s=fixed_s,
+            tokens_per_s=tokens_per_s,
             most_tokens=limits.most_prefill_tokens,
         )
         self.stats = self._snapshot()
@@ -171,7 +171,8 @@ class Worker:
         if not self._prefill.rows:
             return
         began = time.perf_counter()
-        tokens = self._prefill.run(self._pace.budget(rows_decoding=len(self._decode.rows)))
+        waiting, decoding = len(self._prefill.rows), len(self._decode.rows)
+        tokens = self._prefill.run(self._pace.budget(waiting=waiting, decoding=decoding))
         self._pace.observe(tokens=tokens, seconds=time.perf_counter() - began)
         done = self._prefill.take_done()
         self._counters.prompt_tokens += tokens + len(
@@ -266,18 +267,6 @@ class Worker:
                 self._decode.leave([row])
             self._residency.release(request.revision)
         self._events.append((request.request_id, event))
-
-    def _measure_prefill(self) -> float:
-        """Tokens per second of one short prompt, the second time it runs."""
-        seconds = 1.0
-        for _ in range(2):
-            began = time.perf_counter()
-            caches = self._forward.make_caches()
-            tokens = mx.zeros((1, _RATE_PROBE_TOKENS), mx.int32)
-            self._forward(tokens, caches, self._forward.router.plan([None], long=True))
-            mx.eval([cache.state for cache in caches])
-            seconds = time.perf_counter() - began
-        return _RATE_PROBE_TOKENS / seconds
 
     def _snapshot(self) -> EngineStats:
         return snapshot(

@@ -15,7 +15,7 @@ from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
 from tests.directory_adapters import DirectoryAdapters
 
-_PROBES = 2
+_PROBES = 3
 """Forwards that the worker runs before it is ready, which no hand holds."""
 
 

@@ -13,13 +13,14 @@ import httpx
 import openai
 import pytest
 
+from adapters.formats.mlx_lm import AdapterFiles, read_adapter, write_adapter
+from server.cli import EXIT_FAILED
 from server.supervise import EXIT_POISONED
 from tests.acceptance.serving import serve_fragile
 from tests.acceptance.serving.asking import QUESTIONS, asker, model_of
 from tests.acceptance.serving.process import free_port, ready, started
 from tests.server.api.serving import events_of, said
 
-pytestmark = pytest.mark.anyio
 CHAINS = (None, "a4", "b8")
 MANY = 900
 """Tokens, more than a stream gets before it is cut."""
@@ -51,6 +52,7 @@ async def outcome(stream: Coroutine[Any, Any, object]) -> object:
         return error
 
 
+@pytest.mark.anyio
 async def test_sigterm_in_mid_stream_ends_every_stream_well_and_then_the_process_with_0(
     tmp_path: Path, tiny_model: Path, tiny_adapters: dict[str, Path]
 ) -> None:
@@ -83,6 +85,7 @@ async def test_sigterm_in_mid_stream_ends_every_stream_well_and_then_the_process
         assert events[-1]["chainlora"] == {"ended_by": "shutdown"}
 
 
+@pytest.mark.anyio
 async def test_a_killed_server_cuts_its_streams_and_is_there_again_on_the_same_port(
     tmp_path: Path, tiny_model: Path, tiny_adapters: dict[str, Path]
 ) -> None:
@@ -105,6 +108,7 @@ async def test_a_killed_server_cuts_its_streams_and_is_there_again_on_the_same_p
         assert server.stop() == 0, server.log
 
 
+@pytest.mark.anyio
 async def test_a_broken_device_gives_every_stream_its_error_and_is_replaced(
     tmp_path: Path,
     tiny_model: Path,
@@ -134,3 +138,16 @@ async def test_a_broken_device_gives_every_stream_its_error_and_is_replaced(
         async with asker(url, tiny_model, tiny_adapters) as client:
             client.assert_cold([("b8", QUESTIONS[0])], [await client.ask("b8", QUESTIONS[0])])
         assert server.stop() == 0, server.log
+
+
+def test_an_adapter_that_matches_no_module_keeps_the_server_from_starting(
+    tmp_path: Path, tiny_model: Path, tiny_adapters: dict[str, Path]
+) -> None:
+    """FACTS 4, case 5: refused with the reason, never served as the base under another name."""
+    good = read_adapter(tiny_adapters["a4"])
+    foreign = {f"other.{name}": pair for name, pair in good.tensors.items()}
+    write_adapter(tmp_path / "foreign", AdapterFiles(good.shape, foreign))
+    adapters = {"foreign": tmp_path / "foreign"}
+    with started(tmp_path, tiny_model, adapters, "--port", "0", "--no-supervise") as server:
+        assert server.ended() == EXIT_FAILED
+        assert server.said("chainlora: foreign does not fit this base: no module matches")

@@ -176,17 +176,45 @@ def test_a_piece_serves_the_due_row_within_its_budget(
     assert 2 * real >= piece.tokens_per_row * len(piece.rows)
 
 
-def test_a_piece_shrinks_while_others_wait_for_tokens() -> None:
-    """With rows decoding a piece lasts one block, else four."""
-    pace = PrefillPace(block_s=0.25, tokens_per_s=1000.0, most_tokens=4096)
-    assert pace.budget(rows_decoding=1) == 250
-    assert pace.budget(rows_decoding=0) == 1000
+def pace(*, fixed_s: float = 0.05, tokens_per_s: float = 1000.0) -> PrefillPace:
+    """Blocks of 250 ms on a device of 1,000 tokens a second beyond 50 ms for each piece."""
+    return PrefillPace(block_s=0.25, fixed_s=fixed_s, tokens_per_s=tokens_per_s, most_tokens=4096)
 
 
-def test_the_pace_follows_the_device_and_ignores_tiny_pieces() -> None:
-    """A piece of a few tokens says nothing about the rate."""
-    pace = PrefillPace(block_s=1.0, tokens_per_s=1000.0, most_tokens=4096)
-    pace.observe(tokens=4, seconds=1.0)
-    assert pace.tokens_per_s == 1000.0
-    pace.observe(tokens=2000, seconds=1.0)
-    assert pace.tokens_per_s == 1300.0
+def test_a_piece_lasts_one_block_while_most_rows_decode() -> None:
+    """What each piece takes before its first token counts."""
+    assert pace().budget(waiting=1, decoding=3) == 200
+    assert pace().budget(waiting=8, decoding=17) == 200
+
+
+def test_a_piece_lasts_four_blocks_while_nobody_decodes_or_many_wait() -> None:
+    """A burst is worth one longer gap: its rows then decode together."""
+    assert pace().budget(waiting=1, decoding=0) == 950
+    assert pace().budget(waiting=8, decoding=16) == 950
+
+
+def test_a_piece_is_never_so_short_that_most_of_it_is_lost() -> None:
+    """Where a block holds hardly a token, what each piece takes anyhow is a third of it."""
+    assert pace(fixed_s=0.24).budget(waiting=1, decoding=9) == 480
+    assert pace(fixed_s=0.001, tokens_per_s=10).budget(waiting=1, decoding=9) == 16
+
+
+def test_the_pace_follows_the_device_also_where_pieces_are_short() -> None:
+    """Short pieces have fewer tokens a second; that must not make the next one shorter still."""
+    steady = pace()
+    for tokens in (1, 8, 16, 500):
+        steady.observe(tokens=tokens, seconds=0.05 + tokens / 1000)
+    assert round(steady.tokens_per_s, 6) == 1000
+    slower = pace()
+    for _ in range(40):
+        slower.observe(tokens=100, seconds=0.3)
+    assert round(slower.tokens_per_s) == 500
+    assert round(slower.fixed_s, 3) == 0.1
+
+
+def test_one_piece_that_was_held_up_does_not_change_much() -> None:
+    """Nor does a piece without tokens."""
+    held_up = pace()
+    held_up.observe(tokens=0, seconds=9)
+    held_up.observe(tokens=100, seconds=1000)
+    assert held_up.budget(waiting=1, decoding=9) > 140
