@@ -56,7 +56,7 @@ class Settings(BaseModel):
     )
     adapters: tuple[tuple[str, Path], ...] = Field(
         default=(),
-        description="NAME=DIR: serve the adapter DIR, of mlx-lm or PEFT or an npz file, as BASE:NAME. "
+        description="NAME=DIR: serve the adapter DIR (mlx-lm, PEFT or an npz file) as BASE:NAME. "
         f"As a flag, repeat it; in the variable, separate with {os.pathsep!r}.",
     )
     max_body_bytes: int = Field(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -40,6 +41,11 @@ _NUMPY_REFUSALS = (
     ValueError, SyntaxError, TypeError, RecursionError, MemoryError, TokenError,
 )  # fmt: skip
 """What comes out of numpy's reading of a header, which it also tries as Python 2's."""
+_ZIP_REFUSALS = (
+    zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError,
+    OSError, struct.error, OverflowError,
+)  # fmt: skip
+"""What comes out of Python's reading of an archive that contradicts itself."""
 _SUFFIX = ".npy"
 _PARTS = {"lora_a": 0, "lora_b": 1}
 _READ = {"<f4": "F32", "<f2": "F16", "|V2": "BF16"}
@@ -167,7 +173,7 @@ def _members(file: Path) -> Iterator[tuple[str, HostArray]]:
             _check_entries(file, entries, len(raw))
             for entry in entries:
                 yield entry.filename.removesuffix(_SUFFIX), _array(file, archive, entry)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except _ZIP_REFUSALS as error:
         raise AdapterFileError(
             f"{file} is not a sound npz file ({error}): save the adapter again."
         ) from error
