@@ -50,7 +50,8 @@ class Undisturbed:
             stage = run_here(tools, store)
         if stage.state is not StageState.SUCCEEDED:
             raise RuntimeError(f"the undisturbed stage failed: {stage.error}")
-        return cls(home / "queued", injector.steps, outcome(stage), figures(stage))
+        steps = injector.steps[:-1]  # the last one is a look for another stage
+        return cls(home / "queued", steps, outcome(stage), figures(stage))
 
     def copy(self, place: Path) -> Path:
         """A data directory of one's own."""
