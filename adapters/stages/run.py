@@ -20,7 +20,7 @@ from adapters.stages.revisions import read_revision
 from adapters.stages.samples import Samples
 from adapters.states import StageState
 from adapters.store import Store
-from adapters.training.batches import Example, Plan, make_plan
+from adapters.training.batches import Example, Plan, make_plan, tokens_of
 from adapters.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from adapters.training.dataset import tokenise
 from adapters.training.shape_growth import grow, initial_adapter
@@ -113,10 +113,7 @@ class StageRun:
             stage.number,
             should_stop=self._should_stop,
         )
-        done = plan.steps[: trainer.step]
-        self._journal.begin(
-            sum(lengths[row] for step in done for part in step for row in part.rows)
-        )
+        self._journal.begin(tokens_of(plan, lengths, settings.batch_size, trainer.step))
         return trainer
 
     def _start(self) -> AdapterFiles:

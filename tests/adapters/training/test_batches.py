@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from adapters.errors import DataError
 from adapters.lineage import TrainSettings
-from adapters.training.batches import MicroBatch, Plan, make_plan, micro_batches
+from adapters.training.batches import MicroBatch, Plan, make_plan, micro_batches, tokens_of
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 SETTINGS = st.builds(
@@ -105,6 +105,37 @@ def test_the_digest_tells_plans_apart(change: dict[str, Any], stage: int) -> Non
     assert plan.digest() != make_plan(lengths[1:], settings, stage_number=1).digest()
     assert plan.digest() != Plan(plan.train, (), list(plan.steps)[::-1]).digest()
     assert plan.digest() == Plan(plan.train, (), list(plan.steps)).digest()
+
+
+def test_millions_of_steps_are_told_apart_in_a_moment() -> None:
+    """By how many there are, how they begin and how they end; a hundred epochs would take long."""
+    plans = [
+        make_plan(lengths, TrainSettings(iters=iters, seed=seed), stage_number=1)
+        for lengths, iters, seed in (
+            ([5] * 40, 10**7, 0),
+            ([5] * 40, 10**7 - 1, 0),
+            ([5] * 40, 10**7, 1),
+            ([5] * 41, 10**7, 0),
+        )
+    ]
+    assert len({plan.digest() for plan in plans}) == 4
+    long = make_plan([5] * 40, TrainSettings(iters=5000), stage_number=1)
+    steps = list(long.steps)
+    for changed in (0, 4999):
+        other = [*steps]
+        other[changed] = (*steps[changed][::-1], MicroBatch((0,)))
+        assert Plan(long.train, (), other).digest() != long.digest()
+
+
+@given(lengths=LENGTHS, settings=SETTINGS, data=st.data())
+def test_the_tokens_of_some_steps_are_those_of_their_rows(
+    lengths: list[int], settings: TrainSettings, data: st.DataObject
+) -> None:
+    """Counted by epochs, since there may be millions of steps."""
+    plan = make_plan(lengths, settings, stage_number=1)
+    steps = data.draw(st.integers(0, len(plan.steps)))
+    expected = sum(lengths[row] for step in plan.steps[:steps] for row in rows_of(step))
+    assert tokens_of(plan, lengths, settings.batch_size, steps) == expected
 
 
 def test_an_epoch_has_an_order_of_its_own() -> None:
