@@ -101,6 +101,9 @@ class Application:
         if self.loaded.management is not None:
             await asyncio.to_thread(self.loaded.management.stop)
         await self.engine.stop(grace_s=self.settings.shutdown_grace_s)
+
+    def close(self) -> None:
+        """Let go of what was opened; no request may be in flight any more."""
         self.loaded.close()
 
     @property
@@ -181,6 +184,8 @@ class HttpServer(uvicorn.Server):
         except TimeoutError:
             self.hung = True
             log.error("the device did not stop within %g s of the drain", _FAREWELL_S)
+        # Last: a request that was checking a data set may still want to keep it.
+        self._application.close()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from server.app import HttpServer, Loaded, build, serve
+from server.app import HttpServer, Load, Loaded, build, serve
 from server.core.errors import EngineFailed
 from server.settings import Settings
 from server.supervise import EXIT_POISONED
@@ -37,10 +38,10 @@ CHAT = "/v1/chat/completions"
 
 @asynccontextmanager
 async def running(
-    engine: FakeEngine, **changes: Any
+    engine: FakeEngine, load: Load | None = None, **changes: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, HttpServer, asyncio.Task[None]]]:
     """uvicorn's own main loop around the application, until it is told to exit."""
-    application = build(settings(**changes), load_fakes(engine))
+    application = build(settings(**changes), load or load_fakes(engine))
     server = HttpServer(application)
     listener = socket.create_server(("127.0.0.1", 0))
     async with asyncio.timeout(30):
@@ -54,6 +55,33 @@ async def running(
             engine.release()
             server.should_exit = True
             await serving
+
+
+@pytest.mark.anyio
+async def test_the_store_is_closed_after_the_last_request() -> None:
+    """One that was still being worked on gets its answer, not an error of a closed database."""
+    engine = FakeEngine()
+    order: list[str] = []
+
+    def load(asked: Settings) -> Loaded:
+        loaded: Loaded = load_fakes(engine)(asked)
+        return replace(loaded, close=lambda: order.append("closed"))
+
+    async with running(engine, load) as (client, server, serving):
+
+        async def slow() -> str:
+            server.should_exit = True
+            while engine.stats().state != "stopped":
+                await asyncio.sleep(0)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            order.append("answered")
+            return "kept"
+
+        server.config.app.add_api_route("/slow", slow)  # type: ignore[union-attr]
+        assert (await client.get("/slow")).json() == "kept"
+        await serving
+    assert order == ["answered", "closed"]
 
 
 @pytest.mark.anyio
