@@ -165,6 +165,6 @@ def _unwritten(file: Path, error: Exception) -> StoreError:
     is_full = isinstance(error, OSError) and error.errno in _FULL
     if is_full or "No space left" in str(error) or "quota" in str(error):
         return StorageFull(
-            f"{file} cannot be written, the disk is full: free some space, then resume the stage."
+            f"{file} cannot be written, the disk is full: free space, then add the stage again."
         )
-    return StoreError(f"{file} cannot be written ({error}): mend that, then resume the stage.")
+    return StoreError(f"{file} cannot be written ({error}): mend that, then add the stage again.")
