@@ -62,7 +62,7 @@ class TrainSettings:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     max_seq_length: int = 2048
-    micro_batch_tokens: int = 1024
+    micro_batch_tokens: int = 512
     validation_split: float = 0.0
     eval_every: int | None = None
     checkpoint_every: int = 50

@@ -23,6 +23,21 @@ from server.api.schema.completions import CompletionRequest
 from server.api.schema.fields import GenerationRequest, NoAdapters, Unsupported
 from server.errors import TABLE
 from server.settings import Settings, flag_of, variable_of
+from server.stage_cli import LORA, SETTINGS
+
+_STAGE_FIELDS = {
+    "chain": "the chain to begin or to continue",
+    "dataset": "id of a data set; this or `examples`",
+    "examples": "rows, as in a data set",
+    "validation_dataset": "id of a data set to measure on",
+    "parent": "revision that must still be the head; without it, whatever the head is",
+    "samples": "prompts to answer on the way",
+    "lora.keys": "paths inside a block, as `self_attn.q_proj`; without it, every linear layer",
+    "warmup_steps": "steps until the learning rate is at its highest; without it, a twentieth",
+    "eval_every": "steps between validations; without it, at the start and the end",
+    "sample_every": "steps between sample answers; without it, at the end",
+}
+"""What has no flag of ``chainlora stage add``, or needs more words in a table."""
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -90,8 +105,17 @@ def stage_fields_table() -> str:
         *(name for name, info in StageBody.model_fields.items() if _is_taken(info)),
         *(f"lora.{name}" for name in LoraBody.model_fields),
     ]
-    rows = [f"| `{name}` | {_shown(defaults.get(name))} |" for name in names if name != "lora"]
-    return "\n".join(["| field | default |", "| --- | --- |", *rows])
+    meanings = {
+        **{name: text for name, (_, text) in SETTINGS.items()},
+        **{f"lora.{name}": text for name, (_, text) in LORA.items()},
+        **_STAGE_FIELDS,
+    }
+    rows = [
+        f"| `{name}` | {_shown(defaults.get(name))} | {_cell(meanings[name])} |"
+        for name in names
+        if name != "lora"
+    ]
+    return "\n".join(["| field | default | what it is |", "| --- | --- | --- |", *rows])
 
 
 def _is_taken(info: FieldInfo) -> bool:

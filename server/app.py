@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -186,6 +187,12 @@ class HttpServer(uvicorn.Server):
             log.error("the device did not stop within %g s of the drain", _FAREWELL_S)
         # Last: a request that was checking a data set may still want to keep it.
         self._application.close()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Begin to end. A second signal changes nothing: a terminal's Ctrl-C reaches this process
+        twice, from the terminal and from the supervising parent, and every wait has its limit.
+        """
+        self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -202,7 +202,11 @@ def _print_report(report: DoctorReport) -> None:
 
 def _chat(arguments: list[str]) -> int:
     parser = Parser("chat", "Talk to an OpenAI-compatible server; /help lists the commands.")
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="default: %(default)s")
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("CHAINLORA_URL") or "http://127.0.0.1:8000",
+        help="the server [CHAINLORA_URL]; default: %(default)s",
+    )
     parser.add_argument("--model", default="", help="default: the first that the server lists")
     parser.add_argument(
         "--temperature", type=float, default=None, help="default: the server's, which is 1"

@@ -243,13 +243,6 @@ class StageRun:
             manifest=manifest,
             metrics=metrics,
         )
-        head = store.chains.get(stage.chain).head
-        if head != stage.number:
-            self._journal.warn(
-                f"The head of {stage.chain} was moved to stage {head} while this stage ran, and "
-                f"stays there. This revision is {stage.chain}@{stage.number}; roll the chain to it "
-                "to make it the head."
-            )
         return ended.state
 
     def _leave(self, trainer: Trainer | None) -> StageState:

@@ -15,10 +15,10 @@ from adapters.errors import ChainExists, ChainNotFound, RevisionNotFound, StageE
 from adapters.lineage import Chain, Json, Origin, Stage
 from adapters.shape import LoraShape
 from adapters.states import StageState
-from adapters.store.absence import absence
 from adapters.store.database import Database
 from adapters.store.events import Events
 from adapters.store.layout import Layout, settle
+from adapters.store.reasons import absence, head_stays
 from adapters.store.records import chain_of, dump, stage_of
 from adapters.store.stages import Stages
 
@@ -156,12 +156,16 @@ class Chains:
     ) -> Stage:
         """Make a written adapter the stage's revision, and the chain's head if its parent still is.
 
-        Where the head was moved meanwhile it stays, since it may hold what this stage has not
-        learned; the revision has its number and can be rolled to. One transaction, committed once
-        the files are there: revision, metrics, state and head.
+        A head that was moved meanwhile stays: it may hold what this stage has not learned. One
+        transaction, committed once the files are there: revision, metrics, state and head.
         ``directory`` is gone afterwards, also where this fails. Raises ClaimLost.
         """
         with self._placing(directory), self._database.write() as connection:
+            stage = self._stages.get(stage_id)
+            chain = self.get(stage.chain)
+            if not (moves := chain.head_revision == stage.parent):
+                warning = {"message": head_stays(chain, stage)}
+                self._events.write(connection, stage_id, "warning", warning)
             self._stages.move(connection, stage_id, StageState.SUCCEEDED, fence, revision=revision)
             self._place(directory, revision, manifest)
             self._add_revision(connection, revision, shape)
@@ -169,12 +173,10 @@ class Chains:
                 "UPDATE stages SET shape = ?, metrics = ? WHERE id = ?",
                 (dump(shape), dump(dict(metrics)), stage_id),
             )
-            connection.execute(
-                "UPDATE chains SET head = done.number FROM stages AS done "
-                "WHERE done.id = ? AND chains.name = done.chain AND done.parent IS "
-                "(SELECT revision FROM stages WHERE chain = chains.name AND number = chains.head)",
-                (stage_id,),
-            )
+            if moves:
+                connection.execute(
+                    "UPDATE chains SET head = ? WHERE name = ?", (stage.number, stage.chain)
+                )
         return self._stages.ended(stage_id)
 
     def import_revision(

@@ -11,15 +11,18 @@ from adapters.store.database import Database
 from adapters.store.events import Events
 from adapters.store.records import dump, stage_of
 
-# A chain's earlier queued stage goes first. A paused one is passed by: it keeps its own parent and
-# fails with parent_moved where the head is another one when it is resumed before its first start.
+# A chain's stages run in order: an earlier one that is queued goes first, and a paused one that has
+# started keeps its place, since the head must hold what it learns. One that was paused before it
+# started is passed by: it takes the head of the moment when it starts.
 _NEXT = """
 SELECT * FROM stages AS next
 WHERE state = 'queued' AND base = ?
 AND NOT EXISTS (
     SELECT 1 FROM stages AS other WHERE other.chain = next.chain
     AND (other.state IN ('running', 'evaluating')
-         OR (other.state = 'queued' AND other.number < next.number))
+         OR (other.number < next.number
+             AND (other.state = 'queued'
+                  OR (other.state = 'paused' AND other.started_at IS NOT NULL))))
 )
 ORDER BY priority DESC, seq LIMIT 1
 """

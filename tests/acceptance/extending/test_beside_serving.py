@@ -151,4 +151,4 @@ def test_a_piece_that_takes_longer_than_promised_is_warned_of_once(
         stage = product.train("slow", BOATS, epochs=4)
         warnings = [each["message"] for each in product.events(stage["id"], "warning")]
     assert len(warnings) == 1
-    assert "Lower micro_batch_tokens (now 1024)" in warnings[0]
+    assert "Lower micro_batch_tokens (now 512)" in warnings[0]

@@ -118,9 +118,13 @@ class Model:
             states = [stage.state for stage in chain.stages.values()]
             if "running" in states or "evaluating" in states:
                 continue
-            queued = [stage for stage in chain.stages.values() if stage.state == "queued"]
-            if queued:
-                first = min(queued, key=lambda stage: stage.number)
+            waiting = [
+                stage
+                for stage in chain.stages.values()
+                if stage.state == "queued" or (stage.state == "paused" and stage.has_started)
+            ]
+            first = min(waiting, key=lambda stage: stage.number, default=None)
+            if first is not None and first.state == "queued":
                 ready.append((-first.priority, first.order, name, first))
         return min(ready)[2:] if ready else None
 

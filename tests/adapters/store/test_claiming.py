@@ -123,8 +123,19 @@ def test_a_stage_that_goes_on_keeps_its_parent(rig: Rig) -> None:
     assert rig.claim().parent == second.revision
 
 
-def test_a_paused_stage_is_passed_by(rig: Rig) -> None:
-    """A chain's later stages do not wait for somebody to resume an earlier one."""
+def test_a_paused_stage_that_has_started_keeps_its_place(rig: Rig) -> None:
+    """Overtaken, it would end beside the head, which would not hold what it learned."""
+    rig.add()
+    running = rig.claim()
+    rig.store.stages.transition(running.id, StageState.PAUSED, fence=running.fence)
+    rig.add()
+    assert rig.store.claim() is None
+    rig.store.stages.transition(running.id, StageState.QUEUED)
+    assert rig.claim().number == 1
+
+
+def test_a_stage_that_was_paused_before_it_started_is_passed_by(rig: Rig) -> None:
+    """It takes the head of the moment when it starts, so nothing is lost."""
     first = rig.add()
     rig.store.stages.transition(first.id, StageState.PAUSED)
     rig.add()
