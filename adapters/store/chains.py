@@ -279,10 +279,8 @@ class Chains:
     def _number(self, chain: Chain, pin: Pin) -> int:
         if pin is None:
             if chain.head is None:
-                raise RevisionNotFound(
-                    f"The chain {chain.name!r} has no revision yet: its first stage has not ended.",
-                    param="revision",
-                )
+                why = f"{chain.name!r} has no revision yet: its first stage has not ended."
+                raise RevisionNotFound(why, param="revision")
             return chain.head
         if isinstance(pin, int):
             return pin
