@@ -109,7 +109,7 @@ class Tour:
 
         self.teach(ORDERS, reference)
         self.measure(HEAD, ORDERS, above=AFTER, shown=3)
-        self.measure(HEAD, TICKETS, above=AFTER)
+        self.measure(HEAD, TICKETS)
         self.measure(f"{HEAD}@1", TICKETS, above=AFTER)
         self.turn_back(ORDERS.held_out()[0])
         self.expect(self.base_answer() == reference, "the base answers as it did at the start")
