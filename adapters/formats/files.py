@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
-from adapters.errors import AdapterFileError
+from adapters.errors import AdapterFileError, StorageFull, StoreError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def read_bytes(file: Path, *, most: int) -> bytes:
@@ -53,3 +56,14 @@ def _reason(file: Path, error: OSError | ValueError) -> str:
     if file.is_symlink():
         return "it is a symbolic link; put the file itself there"
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def unwritten(path: Path, error: Exception) -> StoreError:
+    """The typed form of what the system or the safetensors library said about a write."""
+    # The library passes the system's error on as text.
+    is_full = isinstance(error, OSError) and error.errno in _FULL
+    if is_full or "No space left" in str(error) or "quota" in str(error):
+        return StorageFull(
+            f"{path} cannot be written, the disk is full: free space, then add the stage again."
+        )
+    return StoreError(f"{path} cannot be written ({error}): mend that, then add the stage again.")

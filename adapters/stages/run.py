@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from adapters.errors import StageError, StoreError, VerificationFailed
+from adapters.formats.files import unwritten
 from adapters.formats.mlx_lm import AdapterFiles, read_adapter, write_adapter
 from adapters.formats.revision import revision_id
 from adapters.growth import resolve_shape
@@ -213,7 +216,10 @@ class StageRun:
         files = trainer.adapter()
         revision = revision_id(files)
         directory = store.revision_temp()
-        write_adapter(directory, files)
+        try:
+            write_adapter(directory, files)
+        except (OSError, SafetensorError) as error:
+            raise unwritten(directory, error) from error
         verify(directory, files, revision)
         metrics = {
             "steps": trainer.step,

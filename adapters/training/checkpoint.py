@@ -8,7 +8,6 @@ its settings and the step, so nothing else has a state.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
 import os
@@ -19,15 +18,14 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from adapters.errors import AdapterFileError, StorageFull, StoreError
+from adapters.errors import AdapterFileError
 from adapters.formats.arrays import HostArray
-from adapters.formats.files import sync
+from adapters.formats.files import sync, unwritten
 from adapters.formats.safetensors_file import read_tensors, write_tensors
 from adapters.lineage import TrainSettings
 from adapters.shape import LoraShape
 
 _FORMAT = "chainlora checkpoint 1"
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +110,7 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
         part.replace(file)
         sync(file.parent)
     except (OSError, SafetensorError) as error:
-        raise _unwritten(file, error) from error
+        raise unwritten(file, error) from error
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
@@ -158,13 +156,3 @@ def _content_digest(step: str, tensors: Mapping[str, HostArray]) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.data)
     return digest.hexdigest()
-
-
-def _unwritten(file: Path, error: Exception) -> StoreError:
-    # The safetensors library passes the system's error on as text.
-    is_full = isinstance(error, OSError) and error.errno in _FULL
-    if is_full or "No space left" in str(error) or "quota" in str(error):
-        return StorageFull(
-            f"{file} cannot be written, the disk is full: free space, then add the stage again."
-        )
-    return StoreError(f"{file} cannot be written ({error}): mend that, then add the stage again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import mlx.core as mx
 import numpy as np
 
-from adapters.errors import AdapterFileError, AdapterMismatch, DataError, DeviceGone
+from adapters.errors import AdapterFileError, AdapterMismatch, DataError, DeviceGone, NonFinite
 from adapters.formats.arrays import from_mlx, to_mlx
 from adapters.formats.mlx_lm import AdapterFiles
 from adapters.lineage import TrainSettings
@@ -133,7 +134,7 @@ class Trainer:
     def validation_loss(self) -> float:
         """The mean loss a supervised token, in nats, in evaluation mode.
 
-        Raises DataError where there is nothing to measure on.
+        Raises DataError where there is nothing to measure on, NonFinite where it is no number.
         """
         total, tokens = 0.0, 0
         lengths = [len(example.tokens) for example in self._validation]
@@ -147,6 +148,11 @@ class Trainer:
             total += self._run(sums.take_loss)
         if not tokens:
             raise DataError("There is no validation row with a supervised token.")
+        if not math.isfinite(total):
+            raise NonFinite(
+                f"The validation loss after step {self.step} is not finite: training has diverged. "
+                "Lower the learning rate, or warm up for longer."
+            )
         return total / tokens
 
     def checkpoint(self) -> Checkpoint:

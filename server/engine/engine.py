@@ -62,7 +62,13 @@ class MlxEngine:
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._state = "loading"
         self._thread.start()
-        await self._ready
+        try:
+            await self._ready
+        except (AdapterError, EngineFailed):
+            # Else the process might end while the thread still lets go of the device, and abort.
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+            raise
         self._refusal = None
         self._state = "ready"
 
