@@ -141,6 +141,22 @@ def test_the_head_moves_back_and_forth(rig: Rig) -> None:
         chains.rollback("other", 1)
 
 
+def test_a_head_that_is_moved_while_a_stage_runs_stays(rig: Rig) -> None:
+    """The revision is there under its number, and an event before the end says why it is no head."""
+    rig.grow()
+    rig.grow()
+    rig.add()
+    stage = rig.claim()
+    rig.store.chains.rollback("support", 1)
+    done = rig.publish(stage)
+    assert rig.store.chains.get("support").head == 1
+    assert rig.store.chains.resolve("support", 3).revision == done.revision
+    *_, warning, end = rig.store.events.after(stage.id, 0, 99)
+    assert warning.kind == "warning"
+    assert "was moved to stage 1 while this stage ran" in warning.data["message"]
+    assert end.data == {"state": "succeeded"}
+
+
 def test_a_label_moves_and_goes(rig: Rig) -> None:
     """One stage may have several; a label is on one stage."""
     rig.grow()
@@ -218,6 +234,7 @@ def test_chains_of_another_base_are_not_there(rig: Rig) -> None:
     """They come back with their base; their names stay taken until they are deleted."""
     rig.grow()
     chains = rig.reopen(OTHER_BASE).chains
+    assert rig.store.base == OTHER_BASE
     assert chains.list() == []
     with pytest.raises(ChainNotFound, match="on this base"):
         chains.get("support")
