@@ -142,7 +142,7 @@ def test_the_head_moves_back_and_forth(rig: Rig) -> None:
 
 
 def test_a_head_that_is_moved_while_a_stage_runs_stays(rig: Rig) -> None:
-    """The revision is there under its number, and an event before the end says why it is no head."""
+    """The revision is there under its number; an event before the end says why it is no head."""
     rig.grow()
     rig.grow()
     rig.add()
