@@ -55,6 +55,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def vocab_size(self) -> int:
+        """Number of rows of the model's output; a token id beyond has no meaning to it."""
+        ...
+
+    @property
     def max_context(self) -> int:
         """Tokens that the base can see at once."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from adapters.errors import (
@@ -114,20 +114,28 @@ class Intake:
         except DataError as error:
             error.param = field
             raise
-        most = self._tokenizer.max_context
-        faults = [
-            LineFault(each.line, f"has {len(each.tokens)} tokens, the base's context {most}")
-            for each in examples
-            if len(each.tokens) > most
-        ]
-        if faults:
+        if faults := tuple(self._misfits(examples)):
             raise DataError(
-                f"{len(faults)} rows do not fit the base's context of {most} tokens, the first in "
-                f"line {faults[0].line}. Shorten them.",
-                faults=tuple(faults),
+                f"{len(faults)} rows do not fit the base, the first: line {faults[0].line} "
+                f"{faults[0].reason}.",
+                faults=faults,
                 param=field,
             )
         return examples
+
+    def _misfits(self, examples: Sequence[Example]) -> Iterator[LineFault]:
+        """Rows that the base cannot see whole, or not at all: MLX does not check an index."""
+        context, vocabulary = self._tokenizer.max_context, self._tokenizer.vocab_size
+        for each in examples:
+            if len(each.tokens) > context:
+                why = f"has {len(each.tokens)} tokens, the base's context of {context} tokens less"
+                yield LineFault(each.line, why)
+            elif max(each.tokens) >= vocabulary:
+                why = (
+                    f"has the token {max(each.tokens)}, and the base's output ends at "
+                    f"{vocabulary - 1}: its tokenizer is not the one that it was made with"
+                )
+                yield LineFault(each.line, why)
 
     def _check_samples(self, prompts: Sequence[str]) -> None:
         """Whether serving can answer them: a sample that never comes is found out too late."""

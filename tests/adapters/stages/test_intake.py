@@ -179,3 +179,13 @@ def test_a_repeated_key_gives_the_first_stage_without_a_second_look(
     key = Idempotency("POST /admin/stages", "k1", "digest")
     first = intake.add(new(), key)
     assert intake.add(new(examples=[{"text": 1}]), key) == first
+
+
+def test_a_token_beyond_the_models_output_is_refused(
+    store: Store, tokenizer: BaseTokenizer, base: BaseShape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLX checks no index: such a row would write over the process's memory."""
+    monkeypatch.setattr(BaseTokenizer, "vocab_size", property(lambda _: 100))
+    intake = Intake(store, tokenizer, lambda: base, lambda: 10**9)
+    message = refused(intake, store, DataError, new())
+    assert "the base's output ends at 99" in message
