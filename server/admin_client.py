@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
+
+from server.address import Address, NoAnswer
 
 Json = dict[str, Any]
 
@@ -39,19 +41,10 @@ class AdminClient:
 
         Raises AdminError for anything but an http(s) URL.
         """
-        parts = urlsplit(url)
         try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-            raise AdminError(f"{url!r} is no server address; write it like http://127.0.0.1:8000.")
-        self._kind = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
-        self._host, self._port = parts.hostname, port
-        self._root = parts.path.rstrip("/").removesuffix("/v1")
-        self._url = url
+            self._address = Address(url)
+        except ValueError as error:
+            raise AdminError(str(error)) from None
         self._timeout_s = timeout_s
 
     def get(self, *path: str, query: Mapping[str, object] | None = None) -> Json:
@@ -145,26 +138,17 @@ class AdminClient:
         body: bytes | BinaryIO | Iterable[bytes] | None,
         headers: Mapping[str, str],
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = self._kind(self._host, self._port, timeout=self._timeout_s)
         try:
-            # Refused before all was sent: the answer is there already.
-            with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, self._root + target, body, dict(headers))
-            response = connection.getresponse()
-            if not 200 <= response.status < 300:
-                raise _refused(response)
-            yield response
-        except TimeoutError:
-            raise Unreachable(
-                f"{self._url} was silent for {self._timeout_s:g} s. Is the server still busy?"
-            ) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(
-                f"No answer from {self._url} ({error}). Is the server up? "
-                "'chainlora serve' starts one; --url names another."
-            ) from None
-        finally:
-            connection.close()
+            with self._address.connected(self._timeout_s) as connection:
+                # Refused before all was sent: the answer is there already.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    connection.request(method, self._address.root + target, body, dict(headers))
+                response = connection.getresponse()
+                if not 200 <= response.status < 300:
+                    raise _refused(response)
+                yield response
+        except NoAnswer as error:
+            raise Unreachable(str(error)) from None
 
 
 class Form:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
+
+from server.address import Address, NoAnswer
 
 HELP = """\
 /models          list the models
@@ -107,19 +109,10 @@ class Client:
 
         Raises ChatError for anything but an http(s) URL.
         """
-        parts = urlsplit(url)
         try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-            raise ChatError(f"{url!r} is no server address; write it like http://127.0.0.1:8000.")
-        self._kind = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
-        self._host, self._port = parts.hostname, port
-        self._root = parts.path.rstrip("/").removesuffix("/v1")
-        self._url = url
+            self._address = Address(url)
+        except ValueError as error:
+            raise ChatError(str(error)) from None
         self._timeout_s = timeout_s
         self._sampling = {} if temperature is None else {"temperature": temperature}
 
@@ -147,26 +140,17 @@ class Client:
     def _open(
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = self._kind(self._host, self._port, timeout=self._timeout_s)
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
         try:
-            data = None if body is None else json.dumps(body).encode()
-            headers = {} if body is None else {"Content-Type": "application/json"}
-            connection.request(method, self._root + path, data, headers)
-            response = connection.getresponse()
-            if response.status != http.HTTPStatus.OK:
-                raise ChatError(f"{_refusal(response.read())} (HTTP {response.status})")
-            yield response
-        except TimeoutError:
-            raise ChatError(
-                f"{self._url} was silent for {self._timeout_s:g} s. Is the server still busy?"
-            ) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise ChatError(
-                f"No answer from {self._url} ({error}). Is the server up? "
-                "'chainlora serve' starts one; --url names another."
-            ) from None
-        finally:
-            connection.close()
+            with self._address.connected(self._timeout_s) as connection:
+                connection.request(method, self._address.root + path, data, headers)
+                response = connection.getresponse()
+                if response.status != http.HTTPStatus.OK:
+                    raise ChatError(f"{_refusal(response.read())} (HTTP {response.status})")
+                yield response
+        except NoAnswer as error:
+            raise ChatError(str(error)) from None
 
 
 class Chat:

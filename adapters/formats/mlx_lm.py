@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.errors import AdapterFileError
 from adapters.formats.arrays import HostArray
-from adapters.formats.files import read_bytes, sync
+from adapters.formats.config_file import read_config
+from adapters.formats.files import sync
 from adapters.formats.pairs import Pair, check_matrix, checked_pair, is_module_path
 from adapters.formats.safetensors_file import read_tensors, write_tensors
 from adapters.shape import LoraShape, Target
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 
-_MOST_CONFIG_BYTES = 1 << 20
 _MOST_WEIGHT_BYTES = 8 << 30
 _PARTS = {"lora_a": 0, "lora_b": 1}
 
@@ -153,14 +153,7 @@ def config_of(shape: LoraShape) -> dict[str, Any]:
 
 
 def _read_config(file: Path) -> LoraShape:
-    try:
-        config = _Config.model_validate_json(read_bytes(file, most=_MOST_CONFIG_BYTES))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise AdapterFileError(
-            f"{file}: {where}: {first['msg']}. Give the adapter_config.json that mlx_lm.lora wrote."
-        ) from error
+    config = read_config(file, _Config, writer="mlx_lm.lora")
     if config.fine_tune_type != "lora":
         raise AdapterFileError(
             f"{file}: fine_tune_type is {config.fine_tune_type!r}; only 'lora' is served. Train "

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.errors import AdapterFileError
 from adapters.formats.arrays import HostArray, from_values, padded, transposed, values_of
-from adapters.formats.files import read_bytes, sync
+from adapters.formats.config_file import read_config
+from adapters.formats.files import sync
 from adapters.formats.mlx_lm import AdapterFiles
 from adapters.formats.pairs import Pair, check_matrix, checked_pair, is_module_path
 from adapters.formats.safetensors_file import read_tensors, write_tensors
@@ -32,7 +33,6 @@ from adapters.shape import LoraShape, Target
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PICKLE = "adapter_model.bin"
 
-_MOST_CONFIG_BYTES = 1 << 20
 _MOST_WEIGHT_BYTES = 8 << 30
 _PREFIX = "base_model.model."
 _PARTS = {"lora_A.weight": 0, "lora_B.weight": 1}
@@ -170,14 +170,7 @@ def alpha_for(scale: float, rank: int) -> float:
 
 
 def _read_config(file: Path) -> _Config:
-    try:
-        config = _Config.model_validate_json(read_bytes(file, most=_MOST_CONFIG_BYTES))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise AdapterFileError(
-            f"{file}: {where}: {first['msg']}. Give the adapter_config.json that peft wrote."
-        ) from error
+    config = read_config(file, _Config, writer="peft")
     if config.peft_type != "LORA":
         raise AdapterFileError(
             f"{file}: peft_type is {config.peft_type!a}; only 'LORA' is served. Train with "

@@ -8,6 +8,7 @@ own forward: what the others are held to, and what is used where a model cannot 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -36,10 +37,10 @@ class Form(Protocol):
         ...
 
 
-class Whole:
-    """One piece with the model's own forward."""
+class OnePiece(ABC):
+    """A form whose every micro-batch is one piece."""
 
-    name = "whole"
+    name: str
 
     def __init__(self, tree: TrainingTree) -> None:
         self._tree = tree
@@ -56,33 +57,30 @@ class Whole:
                 sums.add(self._loss(batch), {})
 
         yield piece
+
+    @abstractmethod
+    def _loss(self, batch: Batch) -> mx.array:
+        """The sum over the batch's supervised tokens."""
+
+
+class Whole(OnePiece):
+    """The model's own forward, all logits made."""
+
+    name = "whole"
 
     def _loss(self, batch: Batch) -> mx.array:
         return whole_loss(self._tree, batch)
 
 
-class Fused:
-    """One piece, logits at supervised positions only, the head in chunks."""
+class Fused(OnePiece):
+    """Logits at supervised positions only, the head in chunks."""
 
     name = "fused"
 
     def __init__(self, tree: TrainingTree) -> None:
-        self._tree = tree
+        super().__init__(tree)
         self._walk = Walk(tree)
         self._chunk = chunk_rows(self._walk)
-
-    def training(self, batch: Batch, sums: Sums) -> Iterator[Piece]:
-        """One piece: loss and gradients."""
-        yield lambda: sums.add(*_differentiated(self._tree, partial(self._loss, batch)))
-
-    def measuring(self, batch: Batch, sums: Sums) -> Iterator[Piece]:
-        """One piece: the loss."""
-
-        def piece() -> None:
-            with self._tree.evaluating():
-                sums.add(self._loss(batch), {})
-
-        yield piece
 
     def _loss(self, batch: Batch) -> mx.array:
         tokens, targets = mx.array(batch.tokens), mx.array(batch.targets)
