@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from scripts.bench.load import Load, Target, prompt, run_load  # noqa: E402
-from scripts.bench.servers import free_port, running  # noqa: E402
+from scripts.bench.servers import ServerError, free_port, running  # noqa: E402
 from scripts.bench.stats import Spread, Trace, percentile, spread, summarise  # noqa: E402
 from server.admin_client import AdminClient  # noqa: E402
 
@@ -35,6 +36,8 @@ _START_S, _TIMEOUT_S = 300.0, 600.0
 _ALONE = Load(streams=1, requests=1, prompt_words=64, output_tokens=120)
 _EIGHT = Load(streams=8, requests=2, prompt_words=32, output_tokens=120)
 _TRAINING_S = 20.0
+_RUNNING_S = 4.0
+"""After so long all eight streams are past their prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,6 @@ class Steps:
     """Follows a stage and counts the tokens of its steps by the time that they ended at."""
 
     def __init__(self, client: AdminClient, stage: str) -> None:
-        self.ended = threading.Event()
         self.published_at = 0.0
         self._seen: list[tuple[float, int]] = []
         self._first = threading.Event()
@@ -79,8 +81,8 @@ class Steps:
 
     def wait_for_training(self) -> None:
         """Return after the first step."""
-        if not self._first.wait(_TIMEOUT_S):
-            raise TimeoutError("the stage made no step")
+        if not self._first.wait(_TIMEOUT_S) or not self._seen:
+            raise ServerError("the stage made no step; the server's log says why")
 
     def rate(self, begin: float, end: float) -> float:
         """Tokens per second between the last step before ``begin`` and the last before ``end``."""
@@ -95,15 +97,17 @@ class Steps:
         self._thread.join(_TIMEOUT_S)
 
     def _follow(self, client: AdminClient, stage: str) -> None:
-        for event in client.events(stage):
-            now = time.perf_counter()
-            if event["kind"] == "step":
-                self._seen.append((now, int(event["data"]["tokens"])))
-                self._first.set()
-            elif event["data"].get("state") in ("succeeded", "failed", "cancelled"):
-                self.published_at = now
-                break
-        self.ended.set()
+        try:
+            for event in client.events(stage):
+                now = time.perf_counter()
+                if event["kind"] == "step":
+                    self._seen.append((now, int(event["data"]["tokens"])))
+                    self._first.set()
+                elif event["data"].get("state") in ("succeeded", "failed", "cancelled"):
+                    self.published_at = now
+                    return
+        finally:
+            self._first.set()  # whoever waits for a server that has died would wait for long
 
 
 def rows(count: int, seed: str) -> list[dict[str, Any]]:
@@ -112,8 +116,8 @@ def rows(count: int, seed: str) -> list[dict[str, Any]]:
     return [{"text": prompt(f"{seed} {i}", draw.randint(40, 200))} for i in range(count)]
 
 
-def measure(model: str, work: Path, number: int) -> Run:
-    """One run on a server of its own."""
+def measure(model: str, endless: Mapping[str, Any], work: Path, number: int) -> Run:
+    """One run on a server of its own; ``endless`` are request fields that ban the end tokens."""
     port = free_port()
     arguments = ["server.cli", "serve", "--model", model, "--served-name", _NAME]
     arguments += ["--port", str(port), "--data-dir", str(work / "data"), "--no-supervise"]
@@ -122,7 +126,7 @@ def measure(model: str, work: Path, number: int) -> Run:
         arguments, port=port, ready="/health/ready", log=log, timeout_s=_START_S
     ) as server:
         client = AdminClient(server.url, timeout_s=_TIMEOUT_S)
-        base = Target(server.url, [{"model": _NAME}], exact=False)
+        base = Target(server.url, [{"model": _NAME, **endless}])
         run_load(base, Load(1, 1, 8, 4), seed=f"warm {number}", timeout_s=_TIMEOUT_S)
         alone = run_load(base, _ALONE, seed=f"alone {number}", timeout_s=_TIMEOUT_S)
         peak_serving = _stats(client)["peak_memory_bytes"]
@@ -137,12 +141,18 @@ def measure(model: str, work: Path, number: int) -> Run:
         _end_stage(client)
         steps.join()
 
-        eight = Target(server.url, [{"model": _NAME}, {"model": f"{_NAME}:first"}], exact=False)
+        both = [_NAME, f"{_NAME}:first"]
+        eight = Target(server.url, [{"model": name, **endless} for name in both])
         _train(client, iters=1, chain="first").join()
         quiet = run_load(eight, _EIGHT, seed=f"eight {number}", timeout_s=_TIMEOUT_S)
-        published = _train(client, iters=2, chain="first")
-        traces = run_load(eight, _EIGHT, seed=f"publish {number}", timeout_s=_TIMEOUT_S)
-        published.join()
+        with ThreadPoolExecutor(1) as pool:
+            load = pool.submit(
+                run_load, eight, _EIGHT, seed=f"publish {number}", timeout_s=_TIMEOUT_S
+            )
+            time.sleep(_RUNNING_S)
+            published = _train(client, iters=1, rows_a_step=1, chain="first")
+            published.join()
+            traces = load.result()
     together = [_gaps(trace) for trace in alone], [_gaps(trace) for trace in beside]
     return Run(
         step_s=summarise(alone).gap_p50_s,
@@ -160,13 +170,13 @@ def measure(model: str, work: Path, number: int) -> Run:
     )
 
 
-def _train(client: AdminClient, *, iters: int, chain: str = "long") -> Steps:
+def _train(client: AdminClient, *, iters: int, rows_a_step: int = 4, chain: str = "long") -> Steps:
     body = {
         "chain": chain,
         "examples": rows(64, "bench"),
         "iters": iters,
         "schedule": "constant",
-        "batch_size": 4,
+        "batch_size": rows_a_step,
         "checkpoint_every": 10_000,
     }
     steps = Steps(client, client.post("stages", body=body)["id"])
@@ -197,7 +207,8 @@ def _gap_at(traces: Sequence[Trace], moment: float) -> float:
         if a - 1 <= moment <= b + 1
     ]
     if not near:
-        raise ValueError("no stream was running when the stage was published")
+        last = max(trace.chunks[-1] for trace in traces)
+        raise ValueError(f"the stage was published {moment - last:.1f} s after the last stream")
     return max(near)
 
 
@@ -212,13 +223,16 @@ def main() -> int:
     options = parser.parse_args()
     import adapters  # noqa: F401  # opens the fast BLAS before MLX
     from adapters.base.embedded import ensure_embedded
+    from adapters.base.tokenizer import load_tokenizer
 
     options.out.mkdir(parents=True, exist_ok=True)
     model = str(options.model or ensure_embedded(options.out, progress=print))
+    ends = load_tokenizer(Path(model)).end_tokens
+    endless = {"logit_bias": {str(token): -100 for token in ends}}
     runs: list[Run] = []
     for number in range(options.runs):
         with tempfile.TemporaryDirectory(dir=options.out) as work:
-            runs.append(measure(model, Path(work), number))
+            runs.append(measure(model, endless, Path(work), number))
         found = {name: round(value, 3) for name, value in runs[-1].ratios().items()}
         print(f"run {number + 1}: {json.dumps(found)}", flush=True)
     spreads: dict[str, Spread] = {

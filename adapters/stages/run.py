@@ -46,7 +46,7 @@ class Host:
     tokenizer: Tokenizer
     base: Callable[[], BaseShape]
     build: Json
-    block_s: float = 0.25
+    block_s: float
 
 
 class StageRun:
