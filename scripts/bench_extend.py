@@ -42,7 +42,10 @@ _RUNNING_S = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run's figures: seconds, tokens per second and bytes."""
+    """One run's figures: seconds, tokens per second and bytes.
+
+    ``training_*`` are shares of the time that the device spent on pieces of training.
+    """
 
     step_s: float
     gap_p95_alone_s: float
@@ -62,35 +65,26 @@ class Run:
         return {
             "one stream's p95 gap, beside / alone": self.gap_p95_beside_s / self.gap_p95_alone_s,
             "one stream's tokens/s, beside / alone": self.serving_beside / self.serving_alone,
-            "training tokens/s, beside a stream / alone": self.training_beside
-            / self.training_alone,
+            "training's pace, beside a stream / alone": self.training_beside / self.training_alone,
             "longest gap at a publication, in decode steps": self.publish_gap_s / self.eight_step_s,
             "device memory at its peak, both / serving": self.peak_both / self.peak_serving,
         }
 
 
 class Steps:
-    """Follows a stage and counts the tokens of its steps by the time that they ended at."""
+    """Follows a stage to its end, and knows when that was."""
 
     def __init__(self, client: AdminClient, stage: str) -> None:
         self.published_at = 0.0
-        self._seen: list[tuple[float, int]] = []
+        self._has_stepped = False
         self._first = threading.Event()
         self._thread = threading.Thread(target=self._follow, args=(client, stage))
         self._thread.start()
 
     def wait_for_training(self) -> None:
         """Return after the first step."""
-        if not self._first.wait(_TIMEOUT_S) or not self._seen:
+        if not self._first.wait(_TIMEOUT_S) or not self._has_stepped:
             raise ServerError("the stage made no step; the server's log says why")
-
-    def rate(self, begin: float, end: float) -> float:
-        """Tokens per second between the last step before ``begin`` and the last before ``end``."""
-        times = [at for at, _ in self._seen]
-        start = max((at for at in times if at <= begin), default=times[0])
-        stop = max((at for at in times if at <= end), default=start)
-        tokens = sum(count for at, count in self._seen if start < at <= stop)
-        return tokens / (stop - start) if stop > start else 0.0
 
     def join(self) -> None:
         """Wait for the stage's end."""
@@ -101,7 +95,7 @@ class Steps:
             for event in client.events(stage):
                 now = time.perf_counter()
                 if event["kind"] == "step":
-                    self._seen.append((now, int(event["data"]["tokens"])))
+                    self._has_stepped = True
                     self._first.set()
                 elif event["data"].get("state") in ("succeeded", "failed", "cancelled"):
                     self.published_at = now
@@ -132,11 +126,11 @@ def measure(model: str, endless: Mapping[str, Any], work: Path, number: int) -> 
         peak_serving = _stats(client)["peak_memory_bytes"]
 
         steps = _train(client, iters=10_000)
-        begin = time.perf_counter()
+        begin = _lent(client)
         time.sleep(_TRAINING_S)
-        middle = time.perf_counter()
+        middle = _lent(client)
         beside = run_load(base, _ALONE, seed=f"alone {number}", timeout_s=_TIMEOUT_S)
-        end = time.perf_counter()
+        end = _lent(client)
         stats = _stats(client)
         _end_stage(client)
         steps.join()
@@ -160,8 +154,8 @@ def measure(model: str, endless: Mapping[str, Any], work: Path, number: int) -> 
         gap_p95_beside_s=percentile(together[1][0], 95),
         serving_alone=1 / summarise(alone).token_s,
         serving_beside=1 / summarise(beside).token_s,
-        training_alone=steps.rate(begin, middle),
-        training_beside=steps.rate(middle, end),
+        training_alone=_share(begin, middle),
+        training_beside=_share(middle, end),
         longest_piece_s=stats["longest_piece_s"],
         publish_gap_s=_gap_at(traces, published.published_at),
         eight_step_s=summarise(quiet).gap_p50_s,
@@ -192,6 +186,16 @@ def _end_stage(client: AdminClient) -> None:
 def _stats(client: AdminClient) -> dict[str, Any]:
     stats: dict[str, Any] = client.get("engine")["stats"]
     return stats
+
+
+def _lent(client: AdminClient) -> tuple[float, float]:
+    """(now, seconds that the device has spent on training so far)."""
+    lent: float = _stats(client)["lent_s"]
+    return time.perf_counter(), lent
+
+
+def _share(begin: tuple[float, float], end: tuple[float, float]) -> float:
+    return (end[1] - begin[1]) / (end[0] - begin[0])
 
 
 def _gaps(trace: Trace) -> list[float]:
