@@ -15,6 +15,7 @@ from adapters.lineage import TrainSettings
 from adapters.shape import LoraShape
 from adapters.training.batches import Example
 from adapters.training.memory import estimate, head_rows
+from tests.memory import active_memory
 from tests.training_rig import VOCABULARY, linears_of, make_trainer
 
 
@@ -41,7 +42,7 @@ def test_the_estimate_is_near_the_peak(
     ]
     settings = TrainSettings(iters=1, batch_size=rows, micro_batch_tokens=rows * length)
     linears = linears_of(base.model)
-    before = mx.get_active_memory()
+    before = active_memory()
     mx.reset_peak_memory()
     trainer = make_trainer(base, examples=examples, settings=settings, shape=shape)
     assert len(list(trainer.steps())) == 1

@@ -22,6 +22,7 @@ from adapters.training.batches import Example, MicroBatch, Plan
 from adapters.training.schedule import learning_rate
 from adapters.training.shape_growth import initial_adapter
 from adapters.training.trainer import Interrupted, Trainer
+from tests.memory import active_memory
 from tests.training_rig import (
     SETTINGS,
     SHAPE,
@@ -146,17 +147,17 @@ def test_a_stage_stops_between_two_pieces(base: Base) -> None:
 
 def test_a_stage_may_be_stopped_before_its_first_piece(base: Base) -> None:
     """Nothing is tried out on a large model first, and nothing stays on the device."""
-    before = mx.get_active_memory()
+    before = active_memory()
     device = InlineDevice(base.model)
     with pytest.raises(Interrupted):
         make_trainer(base, device=device, should_stop=lambda: True)
     assert device.pieces == 2  # built and freed
-    assert mx.get_active_memory() == before
+    assert active_memory() == before
 
 
 def test_a_trainer_that_cannot_be_made_leaves_no_memory_behind(base: Base) -> None:
     """Whatever it had put on the device is freed."""
-    before = mx.get_active_memory()
+    before = active_memory()
 
     def fail(_model: Any) -> None:
         if device.pieces == 4:
@@ -165,7 +166,7 @@ def test_a_trainer_that_cannot_be_made_leaves_no_memory_behind(base: Base) -> No
     device = InlineDevice(base.model, fail)
     with pytest.raises(StageError, match="not today"):
         make_trainer(base, device=device)
-    assert mx.get_active_memory() == before
+    assert active_memory() == before
 
 
 def test_divergence_stops_the_stage_and_keeps_the_last_good_step(base: Base) -> None:
@@ -179,13 +180,13 @@ def test_divergence_stops_the_stage_and_keeps_the_last_good_step(base: Base) -> 
 
 def test_closing_gives_the_memory_back(base: Base) -> None:
     """All of it; twice is once, and a device that is gone took it along."""
-    before = mx.get_active_memory()
+    before = active_memory()
     trainer = make_trainer(base)
     next(trainer.steps())
-    assert mx.get_active_memory() > before
+    assert active_memory() > before
     trainer.close()
     trainer.close()
-    assert mx.get_active_memory() == before
+    assert active_memory() == before
     other = make_trainer(base)
 
     def gone(_model: Any) -> None:
@@ -198,7 +199,7 @@ def test_closing_gives_the_memory_back(base: Base) -> None:
 
 def test_an_interrupted_step_leaves_no_memory_behind(base: Base) -> None:
     """Activations of a step that was given up are freed with the trainer at the latest."""
-    before = mx.get_active_memory()
+    before = active_memory()
     asked: list[int] = []
 
     def stop() -> bool:
@@ -209,7 +210,7 @@ def test_an_interrupted_step_leaves_no_memory_behind(base: Base) -> None:
     with pytest.raises(Interrupted):
         list(trainer.steps())
     trainer.close()
-    assert mx.get_active_memory() == before
+    assert active_memory() == before
 
 
 def test_an_adapter_that_contradicts_its_shape_is_refused(base: Base) -> None:

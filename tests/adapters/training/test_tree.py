@@ -25,6 +25,7 @@ from adapters.training.layers import DropoutSeed, LoraLinear
 from adapters.training.shape_growth import initial_adapter
 from adapters.training.tree import TrainingTree
 from tests.equality import assert_equal
+from tests.memory import active_memory
 from tests.training_rig import SHAPE, linears_of, make_trainer
 
 TOKENS = [[5, 9, 200, 31, 77, 12]]
@@ -57,9 +58,9 @@ def moved(files: AdapterFiles) -> AdapterFiles:
 def test_every_base_array_is_the_served_one(base: Base) -> None:
     """No copy: the same objects, the dense matrices included, and no memory beside A and B."""
     files = fresh(base)
-    before = mx.get_active_memory()
+    before = active_memory()
     tree = TrainingTree(base.model, files)
-    assert mx.get_active_memory() - before <= files.nbytes + 4096 * len(files.tensors)
+    assert active_memory() - before <= files.nbytes + 4096 * len(files.tensors)
     model: Any = base.model
     served: Any = tree_flatten(model.parameters())
     mine: Any = tree_flatten(tree.model.parameters())
