@@ -16,7 +16,8 @@ class StageState(enum.StrEnum):
     RUNNING = "running"
     """The trainer works on it. At most one stage of a chain is."""
     PAUSED = "paused"
-    """Stopped by a person after a checkpoint; resuming queues it again."""
+    """Stopped by a person after a checkpoint, or by a full disk, which its error says; resuming
+    queues it again."""
     EVALUATING = "evaluating"
     """Trained; being measured, verified and published."""
     HELD = "held"
@@ -58,6 +59,7 @@ TRANSITIONS: Mapping[StageState, frozenset[StageState]] = {
     StageState.EVALUATING: frozenset(
         {
             StageState.QUEUED,
+            StageState.PAUSED,
             StageState.HELD,
             StageState.SUCCEEDED,
             StageState.FAILED,

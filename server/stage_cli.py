@@ -245,7 +245,7 @@ def _facts(stage: Json) -> list[Sequence[object]]:
         ("model", stage["model"]),
         ("status", stage["status"]),
         ("progress", step if progress["steps"] else None),
-        ("outcome", outcome(stage)[0] if stage["finished_at"] else None),
+        ("outcome", outcome(stage)[0] if stage["finished_at"] or stage["error"] else None),
         ("revision", stage["revision"]),
         ("deleted", moment(stage["revision_deleted_at"])),
         ("parent", stage["parent"]),

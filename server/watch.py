@@ -177,7 +177,9 @@ def _told(kind: str, data: Json) -> list[str]:
     at = "" if step is None else f" at step {figure(step)}"
     match kind:
         case "state":
-            return [shown(data.get("state"))]
+            error = data.get("error") if data.get("state") == "paused" else None
+            why = [f"  {shown(error.get('message'), most=4000)}"] if error else []
+            return [shown(data.get("state")), *why]
         case "validation":
             return [f"validation{at}: loss {figure(data.get('loss'))}"]
         case "sample":
@@ -194,9 +196,8 @@ def _told(kind: str, data: Json) -> list[str]:
 def outcome(stage: Json) -> list[str]:
     """How the stage ended, in words."""
     status = stage["status"]
-    if status == "failed" and stage["error"]:
-        error = stage["error"]
-        return [f"failed ({shown(error['code'])}): {shown(error['message'], most=4000)}"]
+    if error := stage["error"]:
+        return [f"{shown(status)} ({shown(error['code'])}): {shown(error['message'], most=4000)}"]
     figures = [
         f"{name.replace('_', ' ')} {figure(value)}"
         for name, value in stage["metrics"].items()

@@ -63,7 +63,5 @@ def unwritten(path: Path, error: Exception) -> StoreError:
     # The library passes the system's error on as text.
     is_full = isinstance(error, OSError) and error.errno in _FULL
     if is_full or "No space left" in str(error) or "quota" in str(error):
-        return StorageFull(
-            f"{path} cannot be written, the disk is full: free space, then add the stage again."
-        )
-    return StoreError(f"{path} cannot be written ({error}): mend that, then add the stage again.")
+        return StorageFull(f"{path} cannot be written, the disk is full: free some space there.")
+    return StoreError(f"{path} cannot be written ({error}): mend that.")

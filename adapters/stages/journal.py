@@ -61,4 +61,4 @@ class Journal:
 
     def tell(self, kind: str, **data: Any) -> None:
         """Add an event; ``adapters.lineage.StageEvent`` lists the kinds and their data."""
-        self._store.events.add(self._stage.id, kind, data)
+        self._store.events.add(self._stage.id, self._stage.fence, kind, data)

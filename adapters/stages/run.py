@@ -19,12 +19,13 @@ from adapters.ports import Device, Sampler, Tokenizer
 from adapters.shape import BaseShape, LoraShape
 from adapters.stages.asks import Ask, left_in
 from adapters.stages.journal import Journal
+from adapters.stages.resuming import last_checkpoint
 from adapters.stages.revisions import read_revision
 from adapters.stages.samples import Samples
 from adapters.states import StageState
 from adapters.store import Store
 from adapters.training.batches import Example, Plan, make_plan, tokens_of
-from adapters.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from adapters.training.checkpoint import write_checkpoint
 from adapters.training.dataset import tokenise
 from adapters.training.shape_growth import grow, initial_adapter
 from adapters.training.trainer import Interrupted, StepReport, Trainer
@@ -70,8 +71,8 @@ class StageRun:
     def run(self) -> StageState:
         """Work until the stage has ended, or was left early; the state that it is in then.
 
-        A pause that is asked for while the stage is evaluated gives it back: QUEUED. Raises
-        AdapterError for what makes the stage fail, DeviceGone where it must be given back.
+        Raises AdapterError for what makes the stage fail, StoreError and OSError for what can be
+        mended and the stage resumed after, DeviceGone where it must be given back.
         """
         try:
             trainer = self._prepare()
@@ -112,7 +113,7 @@ class StageRun:
             plan,
             settings,
             start,
-            self._checkpoint(),
+            last_checkpoint(store, stage, self._journal),
             stage.number,
             should_stop=self._should_stop,
         )
@@ -157,10 +158,6 @@ class StageRun:
         self._store.stages.record(
             self._stage.id, fence, shape=shape, record=None if before else now
         )
-
-    def _checkpoint(self) -> Checkpoint | None:
-        last = self._store.checkpoints.last(self._stage.id)
-        return None if last is None else read_checkpoint(last[1])
 
     def _train(self, trainer: Trainer) -> None:
         settings, stage = self._request.settings, self._stage
@@ -259,9 +256,6 @@ class StageRun:
                 self._keep(trainer)
             except StoreError:  # a full disk: what was done since the last one is done once more
                 log.exception("stage %s leaves without a new checkpoint", self._stage.id)
-        now = self._store.stages.get(self._stage.id).state
-        if now is StageState.EVALUATING and state is StageState.PAUSED:
-            state = StageState.QUEUED
         self._move(state)
         return state
 

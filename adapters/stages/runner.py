@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from adapters.errors import AdapterError, ClaimLost, DeviceGone, WrongState
+from adapters.errors import AdapterError, ClaimLost, DeviceGone, StoreError, WrongState
 from adapters.lineage import Fault, Stage
 from adapters.stages.asks import Ask, left_in
 from adapters.stages.run import Host, StageRun
@@ -110,7 +110,7 @@ class Runner:
     def _run(self, stage: Stage) -> bool:
         """Run a claimed stage; False where the device is gone and nothing more can run."""
         left: StageState | None = None
-        goes_on = True
+        goes_on, suspended = True, False
         try:
             left = StageRun(self._host, stage, lambda: self._asked(stage.id)).run()
             log.info("stage %s of %s: %s", stage.id, stage.chain, left)
@@ -119,14 +119,13 @@ class Runner:
             self._move(stage, left)
         except ClaimLost:
             log.warning("stage %s was claimed anew; this attempt ends", stage.id)
+        except StoreError as error:
+            suspended = self._suspend(stage, error.code, str(error))
         except AdapterError as error:
             self._fail(stage, Fault(error.code, str(error)))
         except OSError as error:
-            text = (
-                f"A file of the data directory cannot be used ({error}). Mend that, then add the "
-                "stage again; nothing was published and the parent is as it was."
-            )
-            self._fail(stage, Fault("store_error", text))
+            text = f"A file of the data directory cannot be used ({error}). Mend that."
+            suspended = self._suspend(stage, StoreError().code, text)
         except Exception as error:  # a defect of ours must not end every later stage
             log.exception("stage %s failed unexpectedly", stage.id)
             text = f"The server failed, which is a defect: {type(error).__name__}: {error}"
@@ -135,7 +134,9 @@ class Runner:
             with self._changed:
                 self._running = None
                 ask = self._asks.pop(stage.id, None)
-        if left in (StageState.QUEUED, StageState.PAUSED) and left is not left_in(ask):
+        if suspended and ask is Ask.CANCEL:
+            self._move(stage, StageState.CANCELLED, claimed=False)
+        elif left in (StageState.QUEUED, StageState.PAUSED) and left is not left_in(ask):
             # Asked, or taken back, after the stage had looked for the last time.
             self._move(stage, left_in(ask), claimed=False)
         return goes_on
@@ -143,6 +144,17 @@ class Runner:
     def _fail(self, stage: Stage, fault: Fault) -> None:
         log.warning("stage %s of %s failed: %s", stage.id, stage.chain, fault.message)
         self._record(stage, lambda: self._host.store.stages.fail(stage.id, stage.fence, fault))
+
+    def _suspend(self, stage: Stage, code: str, why: str) -> bool:
+        """Pause a stage that the disk stopped: nothing is wrong with it. True."""
+        text = (
+            f"{why} The stage is paused, nothing was published, and it goes on from its last "
+            f"checkpoint: chainlora stage resume {stage.id}"
+        )
+        log.warning("stage %s of %s cannot go on: %s", stage.id, stage.chain, text)
+        fault = Fault(code, text)
+        self._record(stage, lambda: self._host.store.stages.suspend(stage.id, stage.fence, fault))
+        return True
 
     def _move(self, stage: Stage, state: StageState, *, claimed: bool = True) -> None:
         fence = stage.fence if claimed else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from adapters.formats.files import sync
@@ -48,15 +49,23 @@ class Checkpoints:
         for row in old:
             self._layout.remove(self._layout.checkpoints / stage_id / row["file"])
 
-    def last(self, stage_id: str) -> tuple[int, Path] | None:
-        """(step, file) of the newest checkpoint, None before the first."""
-        row = self._database.one(
-            "SELECT step, file FROM checkpoints WHERE stage = ? ORDER BY step DESC LIMIT 1",
-            (stage_id,),
+    def newest_first(self, stage_id: str) -> Sequence[tuple[int, Path]]:
+        """(step, file) of each that is kept."""
+        rows = self._database.all(
+            "SELECT step, file FROM checkpoints WHERE stage = ? ORDER BY step DESC", (stage_id,)
         )
-        if row is None:
-            return None
-        return row["step"], self._layout.checkpoints / stage_id / row["file"]
+        directory = self._layout.checkpoints / stage_id
+        return [(row["step"], directory / row["file"]) for row in rows]
+
+    def discard(self, stage_id: str, fence: int, step: int) -> None:
+        """Count one no longer, and remove its file: it cannot be read."""
+        files = dict(self.newest_first(stage_id))
+        with self._database.write() as connection:
+            check_claim(connection, stage_id, fence)
+            connection.execute(
+                "DELETE FROM checkpoints WHERE stage = ? AND step = ?", (stage_id, step)
+            )
+        self._layout.remove(files[step])
 
     def forget(self, connection: sqlite3.Connection, stage_id: str) -> None:
         """Delete their rows in the transaction that ends the stage; ``drop`` follows its commit."""

@@ -7,15 +7,11 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from adapters.errors import StorageFull, StoreError
-from adapters.states import TRANSITIONS
-
-VERSION = 1
-"""Of the schema; a database of a later version is refused."""
+from adapters.store.schema import bring_up_to_date
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 Row = sqlite3.Row
@@ -34,7 +30,7 @@ class Database:
         self._read_lock = threading.Lock()
         with ExitStack() as opened, translated(file):
             self._writer = opened.enter_context(closing(_connect(file)))
-            self._prepare()
+            bring_up_to_date(self._writer, file)
             self._reader = opened.enter_context(closing(_connect(file)))
             opened.pop_all()
 
@@ -66,24 +62,6 @@ class Database:
         with self._write_lock, self._read_lock:
             self._reader.close()
             self._writer.close()
-
-    def _prepare(self) -> None:
-        version = int(self._writer.execute("PRAGMA user_version").fetchone()[0])
-        if version > VERSION:
-            raise StoreError(
-                f"{self._file} was written by a later version of chainlora (schema {version}, this "
-                f"one knows {VERSION}). Use that version, or another data directory."
-            )
-        if version == VERSION:
-            return
-        schema = files("adapters.store").joinpath("schema.sql").read_text()
-        pairs = [(source, target) for source, nexts in TRANSITIONS.items() for target in nexts]
-        # executescript ends a transaction before it begins, never after: the script opens the one
-        # that holds everything, the version too, and a crash in between leaves an empty database.
-        self._writer.executescript(f"BEGIN IMMEDIATE;\n{schema}")
-        self._writer.executemany("INSERT INTO transitions VALUES (?, ?)", pairs)
-        self._writer.execute(f"PRAGMA user_version = {VERSION}")
-        self._writer.execute("COMMIT")
 
 
 def _connect(file: Path) -> sqlite3.Connection:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from adapters.lineage import Json, StageEvent
+from adapters.store.claims import check_claim
 from adapters.store.database import Database
 from adapters.store.records import dump, event_of
 
@@ -32,9 +33,10 @@ class Events:
             (stage_id, self._clock(), kind, dump(dict(data))),
         )
 
-    def add(self, stage_id: str, kind: str, data: Json) -> None:
-        """Add an event."""
+    def add(self, stage_id: str, fence: int, kind: str, data: Json) -> None:
+        """Add an event of a claimed stage; raises ClaimLost."""
         with self._database.write() as connection:
+            check_claim(connection, stage_id, fence)
             self.write(connection, stage_id, kind, data)
         self.announce(stage_id)
 

@@ -226,6 +226,12 @@ class Stages:
             data["error"] = {"code": error.code, "message": error.message}
         self._events.write(connection, stage_id, "state", data)
 
+    def suspend(self, stage_id: str, fence: int, fault: Fault) -> Stage:
+        """Pause a claimed stage with the reason, which is gone once it is resumed."""
+        with self._database.write() as connection:
+            self.move(connection, stage_id, StageState.PAUSED, fence, error=fault)
+        return self.ended(stage_id)
+
     def fail(self, stage_id: str, fence: int, fault: Fault) -> Stage:
         """End a claimed stage with the reason."""
         with self._database.write() as connection:

@@ -41,7 +41,7 @@ def fill(tools: Tools, directory: Path, at: int, times: int | None) -> None:
 def fill_for_a_moment(
     tools: Tools, undisturbed: Undisturbed, places: Iterable[int], home: Path
 ) -> None:
-    """A step finds no room, those before and after it do: failed by that name, or not failed."""
+    """A step finds no room, those before and after it do: paused by that name, or not stopped."""
     for at in places:
         where = f"at step {at} of {undisturbed.steps}"
         directory = undisturbed.copy(home / str(at))
@@ -52,9 +52,11 @@ def fill_for_a_moment(
             if stage.error is None:
                 assert stage.state in (StageState.SUCCEEDED, StageState.QUEUED), where
                 continue
-            assert stage.error.code == "storage_full", (where, stage.error)
+            assert (stage.state, stage.error.code) == (StageState.PAUSED, "storage_full"), where
             assert store.chains.get(CHAIN).head == 1, where
             assert store.revision_count() == 1, where
+            store.stages.transition(stage.id, StageState.QUEUED)
+            assert outcome(run_here(tools, store)) == undisturbed.outcome, where
 
 
 def places(undisturbed: Undisturbed, first: int) -> list[int]:
@@ -86,15 +88,16 @@ def test_a_disk_that_stays_full_publishes_nothing_half(
 
 
 @pytest.mark.parametrize("first", quick_or_slow(STRIDE, quick=(1, 4)))
-def test_a_disk_that_is_full_for_a_moment_fails_the_stage_by_name(
+def test_a_disk_that_is_full_for_a_moment_pauses_the_stage_by_name(
     first: int, tools: Tools, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    """``storage_full`` in its row, the parent still the head, nothing half-written."""
+    """``storage_full`` in its row, the parent still the head, nothing half-written; it is resumed
+    and ends bit-equal to an undisturbed one."""
     found = set(places(undisturbed, first)) - set(writing_the_adapter(undisturbed))
     fill_for_a_moment(tools, undisturbed, sorted(found), tmp_path)
 
 
-def test_an_adapter_that_finds_no_room_fails_the_stage_by_name(
+def test_an_adapter_that_finds_no_room_pauses_the_stage_by_name(
     tools: Tools, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """The same where the trained adapter is written, before it is published."""
@@ -104,16 +107,20 @@ def test_an_adapter_that_finds_no_room_fails_the_stage_by_name(
 def test_after_a_full_disk_the_chain_goes_on(
     tools: Tools, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    """The next stage starts from the same parent, under its own number, in the same process."""
+    """A later stage waits for the one that is paused, and starts from what it learned."""
     directory = undisturbed.copy(tmp_path / "data")
     with opened(tools, directory) as store:
         at = undisturbed.steps.index("replace") - undisturbed.steps.index("COMMIT")
         with Injector(at, FullDisk(1)).installed():
-            assert run_here(tools, store).state is StageState.FAILED
+            stopped = run_here(tools, store)
+        assert stopped.state is StageState.PAUSED
         queue(tools, store)
+        assert run_here(tools, store).state is StageState.QUEUED
+        store.stages.transition(stopped.id, StageState.QUEUED)
         stage = run_here(tools, store)
+        assert outcome(store.stages.get(stopped.id)) == undisturbed.outcome
         assert (stage.state, stage.number) == (StageState.SUCCEEDED, 3)
-        assert stage.parent == undisturbed.outcome["parent"]
+        assert stage.parent == undisturbed.outcome["revision"]
     with opened(tools, directory) as store:
         check(store)
 

@@ -135,6 +135,17 @@ def test_a_failure_says_why() -> None:
     assert paper.lines[-1] == "failed (non_finite): lower the rate"
 
 
+def test_a_pause_says_why_where_the_disk_made_it() -> None:
+    """And is followed on: somebody may make room and resume it."""
+    error = {"code": "storage_full", "message": "make room"}
+    turn = [event(1, "state", state="paused", error=error), state(2, "running"), state(3, "failed")]
+    paper = Paper()
+    failed = stage("failed", error={"code": "non_finite", "message": "lower the rate"})
+    follow(Scripted(turn, looks=[failed]), paper)
+    assert paper.lines[1:4] == ["paused", "  make room", "running"]
+    assert paper.lines[-1] == "failed (non_finite): lower the rate"
+
+
 @pytest.mark.parametrize("end", ["cancelled", "held"])
 def test_another_end_is_named(end: str) -> None:
     """A held stage waits for a person, so watching it ends as well."""

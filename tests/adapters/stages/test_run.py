@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 
 from adapters.base.load import Base, load_base
 from adapters.base.tokenizer import load_tokenizer
-from adapters.errors import AdapterFileError, DeviceGone, StageError, StorageFull
+from adapters.errors import AdapterFileError, ClaimLost, DeviceGone, StageError, StorageFull
 from adapters.lineage import NewStage, Stage, TrainSettings
 from adapters.lora.targets import linear_targets
 from adapters.shape import BaseShape
 from adapters.stages.asks import Ask
 from adapters.stages.intake import Intake
+from adapters.stages.journal import Journal
 from adapters.stages.run import Host, StageRun
 from adapters.states import StageState
 from adapters.store import Store
@@ -153,8 +155,7 @@ def test_a_stage_that_is_interrupted_after_its_last_step_still_knows_its_loss(si
     ("ask", "left"),
     [
         (Ask.CANCEL, StageState.CANCELLED),
-        # The runner pauses it from there: a stage that evaluates cannot be paused in one move.
-        (Ask.PAUSE, StageState.QUEUED),
+        (Ask.PAUSE, StageState.PAUSED),
         (Ask.STOP, StageState.QUEUED),
     ],
 )
@@ -218,3 +219,63 @@ def test_a_stage_that_stops_with_a_full_disk_goes_on_from_its_last_checkpoint(
     monkeypatch.undo()
     assert site.run(site.claimed()) is StageState.SUCCEEDED
     assert site.steps(stage) == [1, 2, 3, 3, 4, 5, 6]
+
+
+def interrupted(site: Site, chain: str = "bread") -> tuple[Stage, Sequence[Path]]:
+    """A stage of its own that was interrupted at step 5 of 6, and its checkpoints, newest first."""
+    stage = site.claim(chain=chain)
+
+    def stopped() -> Ask | None:
+        return Ask.STOP if len(site.steps(stage)) == 5 else None
+
+    assert site.run(stage, stopped) is StageState.QUEUED
+    kept = site.store.checkpoints.newest_first(stage.id)
+    assert [step for step, _ in kept] == [5, 4]
+    return stage, [file for _, file in kept]
+
+
+def damage(file: Path, how: str) -> None:
+    """As a failing disk, or somebody who tidies up, would."""
+    content = bytearray(file.read_bytes())
+    if how == "gone":
+        file.unlink()
+    else:
+        content[-5] ^= 1
+        file.write_bytes(content if how == "a bit" else content[:100])
+
+
+@pytest.mark.parametrize("how", ["a bit", "cut", "gone"])
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(site: Site, how: str) -> None:
+    """The end is bit-equal, an event says what happened, and the damaged one is not tried again."""
+    site.run(undisturbed := site.claim(chain="other"))
+    stage, files = interrupted(site)
+    damage(files[0], how)
+    assert site.run(site.claimed()) is StageState.SUCCEEDED
+    assert site.steps(stage) == [1, 2, 3, 4, 5, 5, 6]
+    revisions = {site.store.stages.get(each.id).revision for each in (stage, undisturbed)}
+    assert len(revisions) == 1
+    events = site.store.events.after(stage.id, 0, 1000)
+    (warning,) = [event.data["message"] for event in events if event.kind == "warning"]
+    assert warning.startswith(f"The checkpoint of step 5 cannot be read ({files[0]}")
+    assert "goes on from that of step 4" in warning
+
+
+def test_a_stage_without_a_checkpoint_that_can_be_read_fails(site: Site) -> None:
+    """It began, and nobody knows any more where it was; the files stay to be looked at."""
+    stage, files = interrupted(site)
+    for file in files:
+        damage(file, "a bit")
+    with pytest.raises(AdapterFileError, match=r"step-00000005\.safetensors is damaged"):
+        site.run(site.claimed())
+    assert [step for step, _ in site.store.checkpoints.newest_first(stage.id)] == [5, 4]
+    assert all(file.exists() for file in files)
+
+
+def test_a_stage_whose_claim_was_lost_tells_nothing_more(site: Site) -> None:
+    """Whoever has it now would be shown the steps of two attempts at once."""
+    stage = site.claim()
+    before = site.store.events.after(stage.id, 0, 1000)
+    journal = Journal(site.store, replace(stage, fence=stage.fence - 1))
+    with pytest.raises(ClaimLost):
+        journal.warn("too late")
+    assert site.store.events.after(stage.id, 0, 1000) == before

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapters.errors import DeviceGone, NonFinite, StorageFull
+from adapters.errors import DeviceGone, NonFinite, StorageFull, StoreError
 from adapters.lineage import Stage, StageRequest, TrainSettings
 from adapters.stages import runner as module
 from adapters.stages.asks import Ask, left_in
@@ -140,20 +140,52 @@ def test_a_defect_fails_its_stage_alone(bench: Bench) -> None:
     assert "ZeroDivisionError: oh" in error.message
 
 
-def test_a_disk_that_fails_is_no_defect_of_the_server(bench: Bench) -> None:
-    """The error names the file."""
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (PermissionError(13, "Permission denied", "/data/x"), "store_error", "denied: '/data/x'"),
+        (StorageFull("The disk is full."), "storage_full", "The disk is full. The stage is paused"),
+        (StoreError("Another program writes."), "store_error", "Another program writes. The stage"),
+    ],
+)
+def test_a_stage_that_the_disk_stops_is_paused_with_the_reason(
+    bench: Bench, error: Exception, code: str, says: str
+) -> None:
+    """Nothing is wrong with it: it says how to resume it, and does not carry the error on."""
 
-    def write(_stage: Stage, _asked: Asked) -> StageState:
-        raise PermissionError(13, "Permission denied", "/data/revisions")
+    def write(stage: Stage, _asked: Asked) -> StageState:
+        if stage.fence == 1:
+            bench.store.stages.transition(stage.id, S.EVALUATING, fence=stage.fence)
+            raise error
+        return bench.leave(stage, S.CANCELLED)
 
     bench.work = write
     stage = bench.add()
     bench.runner.start()
-    bench.reached(stage, S.QUEUED, S.RUNNING, S.FAILED)
-    error = bench.store.stages.get(stage.id).error
-    assert error is not None
-    assert error.code == "store_error"
-    assert "Permission denied: '/data/revisions'" in error.message
+    bench.reached(stage, S.QUEUED, S.RUNNING, S.EVALUATING, S.PAUSED)
+    found = bench.store.stages.get(stage.id).error
+    assert found is not None
+    assert found.code == code
+    assert says in found.message
+    assert found.message.endswith(f"chainlora stage resume {stage.id}")
+    assert bench.service.resume(stage.id).error is None
+    bench.reached(
+        *(stage, S.QUEUED, S.RUNNING, S.EVALUATING, S.PAUSED, S.QUEUED, S.RUNNING, S.CANCELLED)
+    )
+
+
+def test_a_stage_that_the_disk_stops_is_cancelled_where_it_was_to_be(bench: Bench) -> None:
+    """It is not left waiting for a resume that nobody will ask for."""
+
+    def write(stage: Stage, _asked: Asked) -> StageState:
+        bench.service.cancel(stage.id)
+        raise StorageFull("no room")
+
+    bench.work = write
+    stage = bench.add()
+    bench.runner.start()
+    bench.reached(stage, S.QUEUED, S.RUNNING, S.PAUSED, S.CANCELLED)
+    assert bench.store.stages.get(stage.id).error is None
 
 
 def late(bench: Bench, *calls: Callable[[str], object]) -> Work:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from adapters.errors import ClaimLost
 from adapters.states import StageState
 from tests.adapters.store.rig import FAULT, Rig
 
@@ -12,9 +13,9 @@ def test_the_last_two_checkpoints_are_kept(rig: Rig) -> None:
     """The newest is the one to go on from."""
     rig.add()
     stage = rig.claim()
-    assert rig.store.checkpoints.last(stage.id) is None
+    assert rig.store.checkpoints.newest_first(stage.id) == []
     files = [rig.checkpoint(stage, step) for step in (2, 4, 6)]
-    assert rig.store.checkpoints.last(stage.id) == (6, files[2])
+    assert rig.store.checkpoints.newest_first(stage.id)[0] == (6, files[2])
     assert [file.exists() for file in files] == [False, True, True]
 
 
@@ -25,6 +26,19 @@ def test_a_step_that_is_kept_again_counts_once(rig: Rig) -> None:
     for step in (2, 4, 4):
         rig.checkpoint(stage, step)
     assert rig.store.checkpoints.names() == {stage.id: {"step-2.safetensors", "step-4.safetensors"}}
+
+
+def test_a_checkpoint_that_is_discarded_leaves_the_one_before(rig: Rig) -> None:
+    """Row and file; by whoever holds the stage alone."""
+    rig.add()
+    stage = rig.claim()
+    older, newer = (rig.checkpoint(stage, step) for step in (2, 4))
+    with pytest.raises(ClaimLost):
+        rig.store.checkpoints.discard(stage.id, stage.fence + 1, 4)
+    assert newer.exists()
+    rig.store.checkpoints.discard(stage.id, stage.fence, 4)
+    assert rig.store.checkpoints.newest_first(stage.id) == [(2, older)]
+    assert not newer.exists()
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled", "succeeded"])
@@ -39,7 +53,7 @@ def test_the_checkpoints_of_a_stage_that_has_ended_are_gone(rig: Rig, end: str) 
         rig.store.stages.transition(stage.id, StageState.CANCELLED, fence=stage.fence)
     else:
         rig.publish(stage)
-    assert rig.store.checkpoints.last(stage.id) is None
+    assert rig.store.checkpoints.newest_first(stage.id) == []
     assert list((rig.directory / "checkpoints").iterdir()) == []
 
 
@@ -50,7 +64,7 @@ def test_a_stage_that_goes_on_later_keeps_its_checkpoints(rig: Rig, state: Stage
     stage = rig.claim()
     file = rig.checkpoint(stage, 2)
     rig.store.stages.transition(stage.id, state, fence=stage.fence)
-    assert rig.reopen().checkpoints.last(stage.id) == (2, file)
+    assert rig.reopen().checkpoints.newest_first(stage.id)[0] == (2, file)
     assert file.read_text() == "2"
 
 

@@ -160,7 +160,7 @@ def test_every_write_of_a_claim_that_is_out_of_date_is_refused(rig: Rig) -> None
             with pytest.raises(ClaimLost, match="not held by this claim"):
                 write()
     assert stages.get(old.id).progress == Progress()
-    assert rig.store.checkpoints.last(old.id) is None
+    assert rig.store.checkpoints.newest_first(old.id) == []
 
 
 def test_a_lost_claim_publishes_nothing(rig: Rig) -> None:

@@ -6,25 +6,46 @@ import logging
 
 import pytest
 
+from adapters.errors import ClaimLost
 from adapters.states import StageState
 from tests.adapters.store.rig import FAULT, Rig
 
 
 def test_events_have_rising_ids_over_all_stages(rig: Rig) -> None:
     """Each stage sees its own, oldest first, after the one it has seen."""
-    one, two = rig.add("a"), rig.add("b")
+    for chain in ("a", "b"):
+        rig.add(chain)
+    one, two = rig.claim(), rig.claim()
     events = rig.store.events
-    events.add(one.id, "step", {"step": 1, "loss": 2.5})
+    events.add(one.id, 1, "step", {"step": 1, "loss": 2.5})
     rig.clock.now += 1
-    events.add(two.id, "warning", {"message": "slow"})
-    events.add(one.id, "step", {"step": 2, "loss": 2.25})
+    events.add(two.id, 1, "warning", {"message": "slow"})
+    events.add(one.id, 1, "step", {"step": 2, "loss": 2.25})
     found = events.after(one.id, 0, 99)
-    assert [event.kind for event in found] == ["state", "step", "step"]
-    assert [event.id for event in found] == [1, 3, 5]
-    assert [event.at for event in found][1:] == [rig.clock.now - 1, rig.clock.now]
-    assert [dict(event.data) for event in events.after(one.id, 1, 1)] == [{"step": 1, "loss": 2.5}]
-    assert events.after(one.id, 5, 99) == []
+    assert [event.kind for event in found] == ["state", "state", "step", "step"]
+    assert [event.id for event in found] == [1, 3, 5, 7]
+    assert [event.at for event in found][2:] == [rig.clock.now - 1, rig.clock.now]
+    assert [dict(event.data) for event in events.after(one.id, 3, 1)] == [{"step": 1, "loss": 2.5}]
+    assert events.after(one.id, 7, 99) == []
     assert events.after("nobody", 0, 99) == []
+
+
+def test_a_worker_that_lost_its_claim_tells_nothing(rig: Rig) -> None:
+    """Neither with an old fence nor once the stage is nobody's; nobody is called either."""
+    rig.add()
+    old = rig.claim()
+    rig.reopen()
+    calls: list[str] = []
+    rig.store.events.subscribe(calls.append)
+    with pytest.raises(ClaimLost):
+        rig.store.events.add(old.id, old.fence, "step", {"step": 3})
+    assert calls == []
+    rig.claim()
+    before = rig.store.events.after(old.id, 0, 99)
+    with pytest.raises(ClaimLost):
+        rig.store.events.add(old.id, old.fence, "step", {"step": 3})
+    assert rig.store.events.after(old.id, 0, 99) == before
+    assert calls == [old.id]  # the claim's own
 
 
 def test_every_change_of_state_is_an_event(rig: Rig) -> None:

@@ -26,14 +26,15 @@ def full_database(rig: Rig) -> Rig:
 def test_a_full_database_is_a_typed_error_and_changes_nothing(full_database: Rig) -> None:
     """The transaction is undone as a whole, and goes through once there is room."""
     rig, text = full_database, "x" * 100_000
-    stage = rig.add()
+    rig.add()
+    stage = rig.claim()
     for _ in range(2):
         with pytest.raises(StorageFull, match=r"is full\. Free some space there"):
-            rig.store.events.add(stage.id, "warning", {"message": text})
-    assert len(rig.store.events.after(stage.id, 0, 9)) == 1
-    rig.store._database._writer.execute("PRAGMA max_page_count = 100000")
-    rig.store.events.add(stage.id, "warning", {"message": text})
+            rig.store.events.add(stage.id, stage.fence, "warning", {"message": text})
     assert len(rig.store.events.after(stage.id, 0, 9)) == 2
+    rig.store._database._writer.execute("PRAGMA max_page_count = 100000")
+    rig.store.events.add(stage.id, stage.fence, "warning", {"message": text})
+    assert len(rig.store.events.after(stage.id, 0, 9)) == 3
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

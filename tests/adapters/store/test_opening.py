@@ -126,7 +126,7 @@ def test_files_that_no_row_knows_are_removed(rig: Rig) -> None:
     assert rig.revisions() == {revision}
     assert not any(path.exists() for path in orphans)
     assert [path.name for path in (data / "checkpoints").iterdir()] == [stage.id]
-    assert rig.store.checkpoints.last(stage.id) == (2, checkpoint)
+    assert rig.store.checkpoints.newest_first(stage.id)[0] == (2, checkpoint)
     assert checkpoint.read_text() == "2"
     assert len(list((data / "datasets").iterdir())) == 1
     assert list((data / "incoming").iterdir()) == []
@@ -179,18 +179,6 @@ def test_revisions_without_a_database_are_not_swept(rig: Rig, left: str) -> None
     assert rig.store.chains.get("support").head_revision == revision
 
 
-def test_a_database_of_a_later_version_is_refused(rig: Rig) -> None:
-    """It may hold what this version would destroy."""
-    rig.store._database._writer.execute("PRAGMA user_version = 99")
-    rig.store.close()
-    with pytest.raises(StoreError, match=r"later version of chainlora \(schema 99, this one knows"):
-        open_store(rig.directory)
-    with sqlite3.connect(rig.directory / "chainlora.db") as connection:
-        connection.execute("PRAGMA user_version = 1")
-    connection.close()
-    rig.store = open_store(rig.directory)
-
-
 def test_a_damaged_database_is_refused_with_what_to_do(tmp_path: Path) -> None:
     """Its bytes stay as they are."""
     database = tmp_path / "chainlora.db"
@@ -204,9 +192,10 @@ def test_a_damaged_database_is_refused_with_what_to_do(tmp_path: Path) -> None:
 def test_damage_that_shows_later_is_a_store_error(tmp_path: Path) -> None:
     """A page in the middle: whoever reads it is told, in the same words."""
     with opened(tmp_path) as rig:
-        stage = rig.add()
+        rig.add()
+        stage = rig.claim()
         for _ in range(8):
-            rig.store.events.add(stage.id, "warning", {"message": "x" * 5000})
+            rig.store.events.add(stage.id, stage.fence, "warning", {"message": "x" * 5000})
         rig.store.close()
         database = tmp_path / "chainlora.db"
         raw = bytearray(database.read_bytes())
@@ -241,7 +230,7 @@ def test_a_first_start_that_was_cut_short_is_made_up_for(
             return ";".join(parts[:done]) + ";\nSELECT no_such_function();"
 
     with monkeypatch.context() as broken:
-        broken.setattr("adapters.store.database.files", lambda _package: Half())
+        broken.setattr("adapters.store.schema.files", lambda _package: Half())
         with pytest.raises(StoreError, match="no_such_function"):
             open_store(tmp_path)
     with opened(tmp_path) as rig:
