@@ -196,7 +196,8 @@ def _told(kind: str, data: Json) -> list[str]:
 def outcome(stage: Json) -> list[str]:
     """How the stage ended, in words."""
     status = stage["status"]
-    if error := stage["error"]:
+    if status in ("failed", "paused") and stage["error"]:
+        error = stage["error"]
         return [f"{shown(status)} ({shown(error['code'])}): {shown(error['message'], most=4000)}"]
     figures = [
         f"{name.replace('_', ' ')} {figure(value)}"
