@@ -25,13 +25,15 @@ _SERVING = rf"serving {BASE} at (http://\S+)/v1"
 class ServerProcess:
     """A process and the lines of its log, which a thread reads so that no wait is without end."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str], *, folder: Path = ROOT
+    ) -> None:
         self._lines: list[str] = []
         self._is_silent = False
         self._news = threading.Condition()
         self._process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
-            cwd=ROOT,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
