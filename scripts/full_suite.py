@@ -1,7 +1,8 @@
 """Every test, the slow ones too, one file at a time: resumable, with a report at the end.
 
 Which files have passed is remembered in ``.cache/full`` under the hash of the tree, so a run that
-was interrupted or failed starts again where it has to, and any change of the tree starts over.
+was interrupted or failed starts again where it has to, and any change of the tree starts over. What
+was skipped is named with its reason, and tried again by the next run.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class FileResult:
     failed: int
     skipped: int
     seconds: float
+    reasons: tuple[str, ...] = ()
+    """Why tests of it were skipped, each reason once."""
 
     @property
     def ok(self) -> bool:
@@ -60,6 +63,12 @@ def files_of_tests(root: Path) -> list[str]:
     return [str(p) for p in tracked if p.parts[0] == "tests" and p.match("test_*.py")]
 
 
+def skips(junit: Path) -> tuple[str, ...]:
+    """Why tests of a JUnit report were skipped, each reason once."""
+    found = ElementTree.parse(junit).getroot().iter("skipped")
+    return tuple(sorted({each.get("message", "no reason given") for each in found}))
+
+
 def count(junit: Path) -> tuple[int, int, int]:
     """(passed, failed, skipped) of a JUnit report; errors count as failed."""
     suite = ElementTree.parse(junit).getroot().find("testsuite")
@@ -80,7 +89,8 @@ def run_file(root: Path, name: str, scratch: Path, arguments: Sequence[str]) -> 
     done = subprocess.run([*command, *arguments, name], cwd=root, check=False)
     seconds = time.monotonic() - started
     passed, failed, skipped = count(junit) if junit.exists() else (0, 1, 0)
-    return FileResult(name, done.returncode, passed, failed, skipped, round(seconds, 1))
+    reasons = skips(junit) if skipped else ()
+    return FileResult(name, done.returncode, passed, failed, skipped, round(seconds, 1), reasons)
 
 
 def render(results: Sequence[FileResult], tree: str) -> str:
@@ -98,15 +108,24 @@ def render(results: Sequence[FileResult], tree: str) -> str:
         f"| {row.name} | {row.passed} | {row.failed} | {row.skipped} | {row.seconds} |"
         for row in [*results, total]
     )
+    verdict = "Some failed."
+    if total.ok:
+        verdict = f"All passed but {total.skipped} not run." if total.skipped else "All passed."
     return (
         "# Full test run\n\n"
         "Written by `./scripts/test --full`: every test, the slow ones too.\n\n"
-        f"{'All passed.' if total.ok else 'Some failed.'} Tree `{tree[:16]}`, "
+        f"{verdict} Tree `{tree[:16]}`, "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, {versions}.\n\n"
         "| file | passed | failed | skipped | seconds |\n| --- | ---: | ---: | ---: | ---: |\n"
-        f"{rows}\n"
+        f"{rows}\n{not_run(results)}"
     )
+
+
+def not_run(results: Sequence[FileResult]) -> str:
+    """The section of the report that says what was skipped and why; empty where nothing was."""
+    lines = [f"* {row.name}: {reason}\n" for row in results for reason in row.reasons]
+    return "\n## Not run\n\n" + "".join(lines) if lines else ""
 
 
 def run(root: Path, arguments: Sequence[str]) -> bool:
@@ -116,10 +135,12 @@ def run(root: Path, arguments: Sequence[str]) -> bool:
     tree = tree_hash(root)
     memory = scratch / f"{hashlib.sha256(repr((tree, *arguments)).encode()).hexdigest()}.json"
     remembered = json.loads(memory.read_text()) if memory.exists() else []
-    done = {row["name"]: FileResult(**row) for row in remembered}
+    done = {
+        row["name"]: FileResult(**row | {"reasons": tuple(row["reasons"])}) for row in remembered
+    }
     names = files_of_tests(root)
     for number, name in enumerate(names, start=1):
-        if name in done and done[name].ok:
+        if name in done and done[name].ok and not done[name].skipped:
             print(f"[{number}/{len(names)}] {name} passed before on this tree", flush=True)
             continue
         print(f"[{number}/{len(names)}] {name}", flush=True)

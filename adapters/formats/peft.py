@@ -36,7 +36,7 @@ PICKLE = "adapter_model.bin"
 _MOST_WEIGHT_BYTES = 8 << 30
 _PREFIX = "base_model.model."
 _PARTS = {"lora_A.weight": 0, "lora_B.weight": 1}
-_PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
+_PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva", "mica")
 """Initialisations that leave the base's own weights as they are."""
 _LITERAL = re.compile(r"\^?[A-Za-z0-9_]+((\\)?\.[A-Za-z0-9_]+)*\$?")
 
@@ -50,6 +50,8 @@ _REFUSED = {
     "use_qalora": "QALoRA pools the input, and only LoRA is served",
     "use_bdlora": "block-diagonal LoRA is another layer, and only LoRA is served",
     "alora_invocation_tokens": "an activated LoRA works from a token on, and only LoRA is served",
+    "kasa_config": "KaSA cuts the base's own weights, and only LoRA is served",
+    "monteclora_config": "Monteclora samples around the weights, and only LoRA is served",
     "arrow_config": "Arrow routes between several adapters, and one is served per request",
 }
 _FOREIGN_TENSORS = {
@@ -57,6 +59,9 @@ _FOREIGN_TENSORS = {
     "lora_embedding_": "it adapts an embedding, and only linear layers are served",
     "lora_B.bias": "lora_bias adds a vector that no LoRA layer here has",
     "modules_to_save": "modules_to_save are whole layers, and the base is shared",
+    "embed_tokens.base_layer": "it adapts an embedding, and only linear layers are served",
+    "base_layer.weight": "it is a layer of the base itself, which peft writes beside an adapter on "
+    "the output layer: save with save_embedding_layers=False",
     "token_adapter": "trained tokens change the embedding, and the base is shared",
     "embed_tokens": "it is a whole embedding (added vocabulary), and the base is shared",
     "lm_head.weight": "it is a whole output layer (added vocabulary), and the base is shared",
@@ -68,8 +73,9 @@ class _Config(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="allow")
 
     peft_type: str
-    r: int = Field(ge=1, le=4096)
-    lora_alpha: float = Field(ge=-1e8, le=1e8)
+    # The defaults are peft's own: what is no LoRA has neither, and is refused by its type.
+    r: int = Field(default=8, ge=1, le=4096)
+    lora_alpha: float = Field(default=8.0, ge=-1e8, le=1e8)
     use_rslora: bool = False
     bias: str = "none"
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -10,6 +10,7 @@ import pytest
 from scripts.full_suite import REPORT, files_of_tests, run, tree_hash
 
 PASSES = "import pytest\n\n\n@pytest.mark.slow\ndef test_it():\n    assert True\n"
+SKIPS = "import pytest\n\n\ndef test_it():\n    pytest.skip('no torch here')\n"
 FAILS = "def test_it():\n    assert False\n"
 
 
@@ -74,6 +75,21 @@ def test_a_file_that_cannot_be_imported_is_a_failure(
     passed, said = output(project, capfd)
     assert not passed
     assert "1 passed, 1 failed, 0 skipped" in said
+
+
+def test_what_was_not_run_is_named_with_its_reason_and_tried_again(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A library that is missing is no pass."""
+    (project / "tests" / "test_top.py").write_text(SKIPS)
+    for _ in range(2):
+        passed, said = output(project, capfd)
+        assert passed
+        assert "1 passed, 0 failed, 1 skipped" in said
+    assert said.count("passed before on this tree") == 1
+    report = (project / REPORT).read_text()
+    assert "All passed but 1 not run." in report
+    assert report.endswith("## Not run\n\n* tests/test_top.py: no torch here\n")
 
 
 def test_any_change_of_the_tree_is_another_tree(project: Path) -> None:

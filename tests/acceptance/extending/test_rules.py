@@ -39,20 +39,31 @@ def assert_served_as_trained(product: Product, model: str, revision: str) -> Non
 def assert_served_like(product: Product, model: str, adapter: Path) -> None:
     """The served tokens are those of mlx-lm with this adapter, by the equality rule."""
     tokenizer = load_tokenizer(product.model_dir)
-    reference, found = [], []
+    reference = []
     for question in QUESTIONS:
         message = {"role": "user", "content": question}
         prompt = tokenizer.encode_chat([message], template_kwargs={})
-        solo = solo_greedy(product.model_dir, adapter, prompt, 16)
+        reference.append(solo_greedy(product.model_dir, adapter, prompt, 16))
+    assert_same_tokens(
+        [solo.tokens for solo in reference],
+        served_tokens(product, model),
+        [solo.margins for solo in reference],
+    )
+
+
+def served_tokens(product: Product, model: str, count: int = 16) -> list[list[int]]:
+    """The ``count`` greedy tokens after each of QUESTIONS; an end token is never taken."""
+    tokenizer = load_tokenizer(product.model_dir)
+    found = []
+    for question in QUESTIONS:
         body = product.ok(
-            product.chat(model, question, logprobs=True, logit_bias=_no_end(tokenizer))
+            product.chat(
+                model, question, max_tokens=count, logprobs=True, logit_bias=_no_end(tokenizer)
+            )
         )
         served = [each["token"] for each in body["choices"][0]["logprobs"]["content"]]
-        reference.append(solo)
         found.append([_id(tokenizer, token) for token in served])
-    assert_same_tokens(
-        [solo.tokens for solo in reference], found, [solo.margins for solo in reference]
-    )
+    return found
 
 
 def _no_end(tokenizer: Any) -> dict[str, int]:

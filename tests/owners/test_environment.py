@@ -1,0 +1,44 @@
+"""The owners' environment is described in full, and a run without it says so."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.owners import environment
+from tests.owners.environment import PROGRAM, run_peft
+
+PINS = Path(__file__).with_name("requirements.txt").read_text().splitlines()
+
+
+def test_the_requirements_are_exact_versions_and_nothing_else() -> None:
+    """Where packages come from is the user's business."""
+    assert [line for line in PINS if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9.a-z]*", line)] == []
+    assert sorted(set(PINS)) == PINS
+
+
+def test_the_program_imports_what_they_pin() -> None:
+    """It runs there alone."""
+    named = {
+        alias.name.partition(".")[0]
+        for node in ast.walk(ast.parse(PROGRAM.read_text()))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    assert named - sys.stdlib_module_names == {"numpy", "peft", "torch", "transformers"}
+    pinned = {line.partition("==")[0] for line in PINS}
+    assert {"numpy", "peft", "torch", "transformers"} <= pinned
+
+
+def test_a_missing_environment_is_said_and_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason stands in the report of the full run."""
+    monkeypatch.setattr(environment, "STAMP", tmp_path / "installed")
+    with pytest.raises(pytest.skip.Exception, match=r"\./scripts/test --full installs"):
+        run_peft({}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
