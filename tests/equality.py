@@ -7,7 +7,7 @@ where the reference's two best lie within 2e-3. At most 1 % of the positions may
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,17 @@ def solo_logprobs(model_dir: Path, adapter_dir: Path | None, tokens: Sequence[in
 
 
 def solo_greedy(
-    model_dir: Path, adapter_dir: Path | None, prompt: Sequence[int], count: int
+    model_dir: Path,
+    adapter_dir: Path | None,
+    prompt: Sequence[int],
+    count: int,
+    *,
+    forbidden: Collection[int] = (),
 ) -> Solo:
-    """``count`` greedy tokens after ``prompt`` by plain mlx-lm in float32; end tokens go on."""
+    """``count`` greedy tokens after ``prompt`` by plain mlx-lm in float32; end tokens go on.
+
+    Those of ``forbidden`` are never taken.
+    """
     model = _load(model_dir, adapter_dir)
     cache = make_prompt_cache(model)
     step = list(prompt)
@@ -122,6 +130,7 @@ def solo_greedy(
     gaps: list[float] = []
     for _ in range(count):
         logits = np.array(model(mx.array([step]), cache=cache)[0, -1:].astype(mx.float32))
+        logits[:, list(forbidden)] = -np.inf
         step = [int(logits.argmax())]
         tokens += step
         gaps.append(float(margins(logits)[0]))

@@ -43,7 +43,8 @@ def assert_served_like(product: Product, model: str, adapter: Path) -> None:
     for question in QUESTIONS:
         message = {"role": "user", "content": question}
         prompt = tokenizer.encode_chat([message], template_kwargs={})
-        reference.append(solo_greedy(product.model_dir, adapter, prompt, 16))
+        ends = tokenizer.end_tokens
+        reference.append(solo_greedy(product.model_dir, adapter, prompt, 16, forbidden=ends))
     assert_same_tokens(
         [solo.tokens for solo in reference],
         served_tokens(product, model),

@@ -201,6 +201,8 @@ def test_regular_expressions_are_refused_unmatched(tmp_path: Path, pattern: str)
         ({"target_parameters": ["mlp.experts"]}, "experts"),
         ({"use_qalora": True}, "QALoRA"),
         ({"alora_invocation_tokens": [5]}, "from a token on"),
+        ({"kasa_config": {"beta": 1.0}}, "KaSA cuts the base's own weights"),
+        ({"monteclora_config": {"num_samples": 8}}, "Monteclora samples"),
         ({"arrow_config": {}, "init_lora_weights": "pissa_niter_4"}, "changes the base"),
         ({"init_lora_weights": "olora"}, "changes the base"),
         ({"peft_type": "LOHA"}, "only 'LORA' is served"),
@@ -229,6 +231,8 @@ def test_more_than_lora_is_refused_by_name(
         ("base_model.model.lm_head.weight", "added vocabulary"),
         ("base_model.model.lm_head.modules_to_save.weight", "whole layers"),
         ("base_model.model.model.embed_tokens.token_adapter.weight", "trained tokens"),
+        ("base_model.model.lm_head.base_layer.weight", "save_embedding_layers=False"),
+        ("base_model.model.model.embed_tokens.base_layer.weight", "only linear layers"),
         (f"{Q}.lora_A.weight", "no part of a LoRA adapter"),
         (f"base_model.model.{Q}.lora_A", "no part of a LoRA adapter"),
         ("base_model.model.../../etc.lora_A.weight", "no part of a LoRA adapter"),
@@ -238,6 +242,14 @@ def test_tensors_that_are_no_lora_are_refused(tmp_path: Path, name: str, reason:
     """Whatever the configuration says."""
     tensors = theirs({Q: 4}) | {name: matrix(4, 4, 1)}
     assert reason in refusal(tmp_path / "a", tensors)
+
+
+def test_another_method_is_refused_by_its_type_though_it_has_no_rank(tmp_path: Path) -> None:
+    """As IA3 is written: neither r nor lora_alpha."""
+    put(tmp_path / "a", theirs({Q: 4}))
+    (tmp_path / "a" / CONFIG).write_text('{"peft_type": "IA3", "target_modules": ["q_proj"]}')
+    with pytest.raises(AdapterFileError, match="only 'LORA' is served"):
+        read_peft(tmp_path / "a")
 
 
 def test_a_pickle_is_named_and_never_opened(tmp_path: Path) -> None:
