@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,24 +21,31 @@ class Datasets:
         self._database = database
         self._layout = layout
         self._clock = clock
-        # Adding the bytes of a set that is being deleted must not lose their file.
-        self._lock = threading.Lock()
+        self.placing = threading.Lock()
+        """Held from placing a set's file to its row, and from removing a row to its file: adding
+        the bytes of a set that is being deleted must not lose them."""
 
     def add(self, file: Path, *, rows: int, name: str | None) -> Dataset:
         """Keep a checked file, which is moved; the same bytes twice are one data set."""
         dataset_id, nbytes = sha256_of(file)
-        with self._lock:
-            keep_file(file, self._file(dataset_id))
-            self._insert(dataset_id, nbytes, rows, name)
+        dataset = Dataset(dataset_id, nbytes, rows, self._clock(), name)
+        with self.placing:
+            self.place(file, dataset_id)
+            with self._database.write() as connection:
+                self.insert(connection, dataset)
         return self.get(dataset_id)
 
-    def _insert(self, dataset_id: str, nbytes: int, rows: int, name: str | None) -> None:
-        with self._database.write() as connection:
-            connection.execute(
-                "INSERT INTO datasets (id, nbytes, rows, created_at, name) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (id) DO NOTHING",
-                (dataset_id, nbytes, rows, self._clock(), name),
-            )
+    def place(self, file: Path, dataset_id: str) -> None:
+        """Move a file of these bytes to its place; its row must follow, within ``placing``."""
+        keep_file(file, self._file(dataset_id))
+
+    def insert(self, connection: sqlite3.Connection, dataset: Dataset) -> None:
+        """The row of a file in its place, in somebody's transaction."""
+        connection.execute(
+            "INSERT INTO datasets (id, nbytes, rows, created_at, name) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO NOTHING",
+            (dataset.id, dataset.nbytes, dataset.rows, dataset.created_at, dataset.name),
+        )
 
     def get(self, dataset_id: str) -> Dataset:
         """One data set; raises DatasetNotFound."""
@@ -68,7 +76,7 @@ class Datasets:
     def delete(self, dataset_id: str) -> None:
         """Delete one that no unfinished stage needs; raises DatasetProtected."""
         self.get(dataset_id)
-        with self._lock:
+        with self.placing:
             self._delete_row(dataset_id)
             self._layout.remove(self._file(dataset_id))
 
