@@ -120,6 +120,8 @@ def _report(
             "bytes_before": done.bytes_before,
             "bytes_after": done.bytes_after,
             "quantization": None if packing is None else dataclasses.asdict(packing),
+            "matrices": done.matrices,
+            "unpacked": done.unpacked,
             "check": None if done.change is None else change_row(done.change),
             "warning": warning,
         }
@@ -127,6 +129,11 @@ def _report(
         return
     before, after = size(done.bytes_before), size(done.bytes_after)
     screen.line(f"{before} -> {after} of weights in {shown(done.path)}")
+    if done.unpacked and packing is not None:
+        screen.line(
+            f"{done.unpacked} of {done.matrices} matrices stay as they were: a group size of "
+            f"{packing.group_size} does not divide their width; a smaller --group-size may"
+        )
     if done.change is None:
         screen.line("not checked")
     else:

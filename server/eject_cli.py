@@ -159,8 +159,8 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _write(out: Path, files: AdapterFiles, commands: Sequence[str], stage: Json) -> None:
-    from adapters.base.convert import new_directory
     from adapters.formats.mlx_lm import config_of, write_adapter
+    from adapters.formats.new_directory import new_directory
 
     with new_directory(out) as part:
         part.rmdir()  # it makes its directory itself

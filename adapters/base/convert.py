@@ -6,10 +6,8 @@ import contextlib
 import gc
 import io
 import json
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +19,20 @@ from mlx_lm.utils import load_model
 
 from adapters.base.device import describe_device
 from adapters.base.embedded import Progress
-from adapters.base.load import load_base
+from adapters.base.load import brief, load_base
 from adapters.base.scores import Change, Scores, change, first_tokens, scores
 from adapters.base.tokenizer import load_tokenizer
-from adapters.base.weights import checked_tensors
+from adapters.base.weights import Tensor, checked_tensors
 from adapters.errors import BaseError
-from adapters.formats.files import sync
+from adapters.formats.files import is_full
+from adapters.formats.new_directory import new_directory
 
 BITS = (2, 3, 4, 6, 8)
 GROUP_SIZES = (32, 64, 128)
 RECIPES: tuple[str, ...] = tuple(QUANT_RECIPES)
 DTYPES: tuple[str, ...] = tuple(MODEL_CONVERSION_DTYPES)
 
+_INDEX = "model.safetensors.index.json"
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
 
@@ -47,11 +47,17 @@ class Quantization:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a conversion wrote. Sizes are bytes of tensors; ``change`` is None without a check."""
+    """What a conversion wrote. Sizes are bytes of tensors; ``change`` is None without a check.
+
+    ``unpacked`` of its ``matrices`` were to be packed and have a width that the group size does not
+    divide, so that they stayed as they were.
+    """
 
     path: Path
     bytes_before: int
     bytes_after: int
+    matrices: int
+    unpacked: int
     change: Change | None
 
 
@@ -69,21 +75,24 @@ def convert_model(
     The files are those of mlx_lm.convert: ``dtype`` None is the one that config.json names. With
     ``text`` both models are scored on it as the server would compute them, in float32 on a CPU.
     What was written is loaded before it is put in place. Uses MLX on the calling thread and runs
-    no code of the model's. Raises BaseError, and FileExistsError where ``out`` exists.
+    no code of the model's. Raises BaseError, StorageFull, and OSError where ``out`` cannot be made
+    or exists.
     """
-    tensors = _checked_source(source, quantization)
+    before_bytes = _checked_source(source, quantization)
     before = None
     # A missing tokenizer is known before the long part.
     tokenizer = load_tokenizer(source)
     tokens = None if text is None else first_tokens(tokenizer.encode, text)
-    if tokens is not None:
-        refuse_unscorable(source)
-        progress("Scoring the text with the source.")
-        before = _scores(source, tokens)
+    # So is a place that cannot be written.
     with new_directory(out) as part:
+        if tokens is not None:
+            refuse_unscorable(source)
+            progress("Scoring the text with the source.")
+            before = _scores(source, tokens)
         progress("Converting.")
         _run_converter(source, part, quantization, dtype, progress)
         progress("Reading what was written.")
+        matrices, unpacked = _packed(part, quantization)
         tokenizer = load_tokenizer(part)
         if text is not None and first_tokens(tokenizer.encode, text) != tokens:
             raise BaseError(f"{source}: its tokenizer was not converted soundly; nothing is kept.")
@@ -91,38 +100,12 @@ def convert_model(
         written = sum(tensor.length for tensor in checked_tensors(part))
     return Conversion(
         path=out,
-        bytes_before=tensors,
+        bytes_before=before_bytes,
         bytes_after=written,
+        matrices=matrices,
+        unpacked=unpacked,
         change=None if before is None or after is None else change(before, after),
     )
-
-
-@contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """A directory to fill that becomes ``path``, durably, when the block ends without an error.
-
-    Raises FileExistsError where ``path`` exists, also when that comes about inside the block.
-    """
-    _refuse_existing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        # mkdtemp's own mode would lock out the user that serves.
-        part.chmod(0o755)
-        yield part
-        for file in (*part.iterdir(), part):
-            sync(file)
-        # A rename would replace an empty directory without a word.
-        _refuse_existing(path)
-        part.rename(path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    sync(path.parent)
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists() or path.is_symlink():
-        raise FileExistsError(f"{path} exists and is not overwritten: give another name.")
 
 
 def _checked_source(source: Path, quantization: Quantization | None) -> int:
@@ -133,19 +116,36 @@ def _checked_source(source: Path, quantization: Quantization | None) -> int:
             "a revision of the model with safetensors."
         )
     total = sum(tensor.length for tensor in checked_tensors(source))
+    _refuse_missing_parts(source)
     try:
         config = json.loads((source / "config.json").read_bytes())
     except (OSError, ValueError) as error:
         raise BaseError(f"{source / 'config.json'} cannot be read ({error}).") from error
-    packed = isinstance(config, dict) and (
-        config.get("quantization") or config.get("quantization_config")
-    )
+    if not isinstance(config, dict):
+        raise BaseError(f"{source / 'config.json'} is no mapping: fetch the model again.")
+    packed = config.get("quantization") or config.get("quantization_config")
     if quantization is not None and packed:
         raise BaseError(
             f"{source} is quantized already: it is served as it is. To quantize in another way, "
             "start from the original weights."
         )
     return total
+
+
+def _refuse_missing_parts(source: Path) -> None:
+    """Raise BaseError where the index of the weights names files that are not there."""
+    index = source / _INDEX
+    if not index.is_file():
+        return
+    try:
+        named = {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaseError(f"{index} cannot be read ({brief(error)}): fetch it again.") from error
+    if missing := sorted(name for name in named if not (source / name).is_file()):
+        raise BaseError(
+            f"{source} lacks {len(missing)} of the {len(named)} files that {_INDEX} names, such as "
+            f"{missing[0]}: fetch the model again."
+        )
 
 
 def refuse_unscorable(source: Path) -> None:
@@ -174,7 +174,9 @@ def _scores(path: Path, tokens: Sequence[int] | None) -> Scores | None:
         try:
             load_model(path, lazy=True)
         except (ValueError, KeyError, TypeError) as error:
-            raise BaseError(f"What was written cannot be loaded ({error}); report it.") from error
+            raise BaseError(
+                f"What was written cannot be loaded ({brief(error)}); report it."
+            ) from error
         return None
     model: Any = load_base(path).model
     found = scores(model, tokens)
@@ -207,9 +209,11 @@ def _run_converter(
                 trust_remote_code=False,
             )
     except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        if is_full(error):
+            raise
         raise BaseError(
-            f"{source} could not be converted ({type(error).__name__}: {error}): give a directory "
-            "of an architecture that mlx-lm knows, with all of its files."
+            f"{source} could not be converted ({brief(error)}): give a directory of an "
+            "architecture that mlx-lm knows, with all of its files."
         ) from error
     for file in part.glob("*.py"):
         # mlx-lm copies the source's own code; nothing of ours would run it.
@@ -222,6 +226,30 @@ def _settle_config(file: Path, dtype: str | None) -> None:
     config = json.loads(file.read_bytes())
     named = {key: dtype for key in ("torch_dtype", "dtype") if dtype and key in config}
     file.write_text(json.dumps(config | named, indent=4) + "\n")
+
+
+def _packed(part: Path, quantization: Quantization | None) -> tuple[int, int]:
+    """How many matrices there are, and how many of them the group size kept from being packed.
+
+    Raises BaseError where they were to be packed and none is: mlx-lm passes by them without a word.
+    """
+    tensors = {tensor.name: tensor for tensor in checked_tensors(part)}
+    names = [name for name, each in tensors.items() if _is_matrix(each)]
+    if quantization is None:
+        return len(names), 0
+    plain = [name for name in names if name.removesuffix("weight") + "scales" not in tensors]
+    size = quantization.group_size
+    unpacked = sum(tensors[name].shape[-1] % size != 0 for name in plain)
+    if names and len(plain) == len(names):
+        raise BaseError(
+            f"None of the {len(names)} matrices can be packed: the group size of {size} divides no "
+            "width. Give a smaller --group-size, or convert without -q."
+        )
+    return len(names), unpacked
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.name.endswith(".weight") and len(tensor.shape) == 2
 
 
 class _Lines(io.TextIOBase):

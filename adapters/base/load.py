@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +18,14 @@ from mlx_lm.utils import load_model
 
 from adapters.base.device import compute_dtype, describe_device
 from adapters.base.embedded import Progress, ensure_embedded
+from adapters.base.heap import keep_freed_memory
 from adapters.base.linear import dense_bytes, use_float32_layers
+from adapters.base.operations import use_fast_operations
 from adapters.base.weights import checked_tensors
 from adapters.errors import BaseError
+
+HUB_WAIT_S = 20.0
+"""So long a hub may take to say that it has a model."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _HUB_FILES = [
@@ -79,16 +85,29 @@ def resolve_model(name: str | None, data_dir: Path, *, progress: Progress | None
             f"There is no directory {name!r}, and it is no hub id (owner/name) either: give an MLX "
             "model directory, a hub id, or nothing for the embedded model."
         )
-    # Imported late: only this needs the hub's client, and a test may run without a network.
-    from mlx_lm.utils import _download
-
     try:
-        return Path(_download(name, allow_patterns=_HUB_FILES))
+        return _fetched(name)
     except Exception as error:  # the hub's client raises its own, requests' and the system's errors
         raise BaseError(
-            f"The model {name!r} could not be fetched from the hub ({type(error).__name__}: "
-            f"{error}): check the name and the network, or give a local directory."
+            f"The model {name!r} could not be fetched from the hub ({brief(error)}): "
+            "check the name and the network, or give a local directory."
         ) from error
+
+
+def _fetched(name: str) -> Path:
+    """The hub's model in its cache, brought up to date where the hub answers in time."""
+    # Imported late: only this needs the hub's client, and a test may run without a network.
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        # Its own question of a download waits for ever for a hub that does not answer.
+        HfApi().model_info(name, timeout=HUB_WAIT_S)
+    except Exception:
+        with contextlib.suppress(Exception):
+            kept = snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True)
+            return Path(kept)
+        raise
+    return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
 
 
 def load_base(path: Path, *, cpu_float32_bytes: int | None = None) -> Base:
@@ -105,8 +124,8 @@ def load_base(path: Path, *, cpu_float32_bytes: int | None = None) -> Base:
         model, config = load_model(path, lazy=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseError(
-            f"{path} could not be loaded as an MLX model ({type(error).__name__}: {error}): give a "
-            "directory that mlx_lm.convert wrote, of an architecture that mlx-lm knows."
+            f"{path} could not be loaded as an MLX model ({brief(error)}): give a directory "
+            "that mlx_lm.convert wrote, of an architecture that mlx-lm knows."
         ) from error
     _refuse_unbatchable(model, path)
     form, kept, budget = "plain", 0, 0
@@ -115,6 +134,8 @@ def load_base(path: Path, *, cpu_float32_bytes: int | None = None) -> Base:
         budget = device.memory_free_bytes // 4 if cpu_float32_bytes is None else cpu_float32_bytes
         _refuse_too_large(model, path, device.memory_free_bytes)
         model.set_dtype(dtype)
+        keep_freed_memory()
+        use_fast_operations(model)
     mx.eval(_arrays(model))
     needed = dense_bytes(model)
     if needed and dtype is not None:
@@ -138,6 +159,12 @@ def load_base(path: Path, *, cpu_float32_bytes: int | None = None) -> Base:
             dense_budget_bytes=budget,
         ),
     )
+
+
+def brief(error: Exception) -> str:
+    """A library's error with its class, on one line, cut where it lists a model's parameters."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) <= 400 else f"{text[:400]}..."
 
 
 def _refuse_unbatchable(model: Module, path: Path) -> None:

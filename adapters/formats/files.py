@@ -10,6 +10,8 @@ from pathlib import Path
 from adapters.errors import AdapterFileError, StorageFull, StoreError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SAID = ("No space left", "quota", "[write] ")
+"""What libraries say that pass the system's error on as text; MLX the last, without a reason."""
 
 
 def read_bytes(file: Path, *, most: int) -> bytes:
@@ -59,9 +61,14 @@ def _reason(file: Path, error: OSError | ValueError) -> str:
 
 
 def unwritten(path: Path, error: Exception) -> StoreError:
-    """The typed form of what the system or the safetensors library said about a write."""
-    # The library passes the system's error on as text.
-    is_full = isinstance(error, OSError) and error.errno in _FULL
-    if is_full or "No space left" in str(error) or "quota" in str(error):
+    """The typed form of what the system, or a library, said about a write."""
+    if is_full(error):
         return StorageFull(f"{path} cannot be written, the disk is full: free some space there.")
     return StoreError(f"{path} cannot be written ({error}): mend that.")
+
+
+def is_full(error: Exception) -> bool:
+    """Whether a write ended because the disk, or the limit set for it, is full."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(words in str(error) for words in _SAID)

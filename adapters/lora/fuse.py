@@ -14,16 +14,17 @@ from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx.utils import tree_map_with_path
 from mlx_lm.utils import dequantize_model, load_model, save_config, save_model
 
-from adapters.base.convert import new_directory, refuse_unscorable
+from adapters.base.convert import refuse_unscorable
 from adapters.base.device import describe_device
 from adapters.base.linear import dense_bytes
-from adapters.base.load import load_base
+from adapters.base.load import brief, load_base
 from adapters.base.scores import Change, Scores, change, first_tokens, scores
 from adapters.base.tokenizer import load_tokenizer
 from adapters.base.weights import checked_tensors
 from adapters.errors import BaseError
 from adapters.formats.arrays import to_mlx
 from adapters.formats.mlx_lm import AdapterFiles
+from adapters.formats.new_directory import new_directory
 from adapters.lora.resident import make_resident
 from adapters.lora.router import Router
 from adapters.lora.routes import UniformRoute
@@ -74,8 +75,8 @@ def fuse_adapter(
     By default nothing stays quantized and ``dtype`` (one of DTYPES; None is the base's own) is the
     format of all. With ``requantize`` the merged matrices are packed as the base packs them, layer
     by layer, and every other array stays as it is, bit for bit. The sum is made in float32. With
-    ``text`` both forms are scored on it. Raises BaseError, AdapterMismatch, and FileExistsError
-    where ``out`` exists. Uses MLX on the calling thread.
+    ``text`` both forms are scored on it. Raises BaseError, AdapterMismatch, StorageFull, and
+    OSError where ``out`` cannot be made or exists. Uses MLX on the calling thread.
     """
     before = sum(tensor.length for tensor in checked_tensors(base))
     model, config = _loaded(base)
@@ -85,13 +86,13 @@ def fuse_adapter(
         raise BaseError(f"{base} is not quantized, so nothing can be quantized as it is there.")
     tokens = None if text is None else first_tokens(load_tokenizer(base).encode, text)
     served = None
-    if tokens is not None:
-        refuse_unscorable(base)
-        if not requantize:
-            _refuse_too_large(dense_bytes(model))
-        progress("Scoring the text with base and adapter.")
-        served = _served_scores(base, files, tokens)
     with new_directory(out) as part:
+        if tokens is not None:
+            refuse_unscorable(base)
+            if not requantize:
+                _refuse_too_large(dense_bytes(model))
+            progress("Scoring the text with base and adapter.")
+            served = _served_scores(base, files, tokens)
         progress(f"Merging {len(files.tensors)} modules.")
         if requantize:
             _merge_packed(model, files)
@@ -114,7 +115,7 @@ def _loaded(base: Path) -> tuple[Any, dict[str, Any]]:
         return load_model(base, lazy=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseError(
-            f"{base} could not be loaded as an MLX model ({type(error).__name__}: {error}): give "
+            f"{base} could not be loaded as an MLX model ({brief(error)}): give "
             "the directory of the base that the adapter was trained on."
         ) from error
 

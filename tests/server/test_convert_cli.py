@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from adapters.base import convert
+from adapters.base.convert import Conversion, Quantization
 from adapters.base.scores import Change
 from server import cli, convert_cli
 from server.convert_cli import size, warning_of
+from server.screen import Screen
 from tests.source_model import make_source
 
 
@@ -47,6 +49,19 @@ def test_a_loss_that_matters_is_warned_of(
     assert row["check"]["rise"] > convert_cli.WARN_RISE
     assert row["warning"].startswith("perplexity rose by more than 10%")
     assert row["bytes_before"] > 3 * row["bytes_after"]
+
+
+def test_matrices_that_stay_as_they_were_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever asks for a group size that does not divide their width would not know."""
+    screen = Screen(print, input)
+    done = Conversion(tmp_path, 9, 8, matrices=30, unpacked=4, change=None)
+    convert_cli._report(screen, done, Quantization(group_size=128), as_json=False)
+    assert (
+        "4 of 30 matrices stay as they were: a group size of 128 does not divide their width; a "
+        "smaller --group-size may" in capsys.readouterr().out
+    )
 
 
 def test_the_check_can_be_left_out(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model, quantize_model
 
-from adapters.base import convert
-from adapters.base.convert import Quantization, convert_model, new_directory
-from adapters.base.device import device_kind
+from adapters.base.convert import Quantization, convert_model
 from adapters.base.fingerprint import fingerprint
 from adapters.base.load import load_base
 from adapters.base.tokenizer import load_tokenizer
@@ -41,15 +37,6 @@ def arrays(path: Path) -> dict[str, mx.array]:
     """The arrays of a converted directory."""
     loaded: Any = mx.load(str(path / "model.safetensors"))
     return dict(loaded)
-
-
-def digests(directory: Path) -> dict[str, str]:
-    """What lies in a directory, by content."""
-    return {
-        str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in directory.rglob("*")
-        if file.is_file()
-    }
 
 
 @pytest.mark.parametrize(
@@ -147,110 +134,38 @@ def test_code_of_the_model_s_is_neither_run_nor_copied(source: Path, tmp_path: P
     assert not list(out.glob("*.py"))
 
 
-def test_nothing_that_exists_is_overwritten(source: Path, tmp_path: Path) -> None:
-    """Neither a file, an empty directory nor a dangling link; the source stays as it is too."""
-    before = digests(source)
-    (tmp_path / "file").write_text("mine")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to("nowhere")
-    for name in ("file", "empty", "link"):
-        with pytest.raises(FileExistsError, match="not overwritten"):
-            convert_model(source, tmp_path / name, progress=silent)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "link"]
-    assert digests(source) == before
-
-
-def test_a_conversion_that_fails_leaves_nothing(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_matrices_that_a_group_size_does_not_divide_are_counted(
+    source: Path, tmp_path: Path
 ) -> None:
-    """Neither where the converter fails nor where its result does not load."""
-
-    def broken(*_: object, **__: object) -> None:
-        raise ValueError("no such layer")
-
-    monkeypatch.setattr(convert, "mlx_lm_convert", broken)
-    with pytest.raises(BaseError, match="no such layer"):
-        convert_model(source, tmp_path / "out", progress=silent)
-    monkeypatch.undo()
-    monkeypatch.setattr(convert, "load_model", broken)
-    with pytest.raises(BaseError, match="no such layer"):
-        convert_model(source, tmp_path / "out", progress=silent)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_directory_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    """Whoever made it first has it."""
-
-    def write() -> Iterator[None]:
-        with new_directory(tmp_path / "a" / "out") as part:
-            (part / "file").write_text("ours")
-            yield
-            (tmp_path / "a" / "out").mkdir()
-
-    with pytest.raises(FileExistsError):
-        list(write())
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["out"]
-    assert list((tmp_path / "a" / "out").iterdir()) == []
+    """mlx-lm leaves them as they are without a word; where none can be packed, it is refused."""
+    narrow = _narrowed(source, tmp_path / "narrow", 352)
+    done = convert_model(narrow, tmp_path / "out", quantization=Quantization(), progress=silent)
+    assert (done.unpacked, done.matrices) == (4, 30)
+    finer = Quantization(group_size=32)
+    done = convert_model(narrow, tmp_path / "finer", quantization=finer, progress=silent)
+    assert (done.unpacked, done.matrices) == (0, 30)
+    with pytest.raises(BaseError, match="group size of 7 divides no width"):
+        convert_model(
+            narrow, tmp_path / "none", quantization=Quantization(group_size=7), progress=silent
+        )
+    assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        ("pickles", "pickles"),
-        ("no weights", "no model"),
-        ("torn", "not a sound safetensors file"),
-        ("no config", "config.json"),
-        ("no tokenizer", "no tokenizer"),
-        ("unknown architecture", "could not be converted"),
-        ("own code", "could not be converted"),
-        ("quantized", "quantized already"),
-    ],
-)
-def test_what_cannot_be_converted_is_refused(
-    damage: str, said: str, source: Path, tmp_path: Path
-) -> None:
-    """With what is wrong, before anything is written."""
-    broken = shutil.copytree(source, tmp_path / "broken")
-    first = broken / "model-00001-of-00002.safetensors"
-    config = broken / "config.json"
-    changes: dict[str, dict[str, Any]] = {
-        "unknown architecture": {"model_type": "nobody"},
-        "own code": {"model_file": "m.py"},
-        "quantized": {"quantization": {"group_size": 64, "bits": 4}},
-    }
-    match damage:
-        case "pickles" | "no weights":
-            for file in broken.glob("*.safetensors"):
-                file.unlink()
-            if damage == "pickles":
-                (broken / "pytorch_model.bin").write_bytes(b"\x80\x04")
-        case "torn":
-            first.write_bytes(first.read_bytes()[:-1])
-        case "no config":
-            config.unlink()
-        case "no tokenizer":
-            for file in broken.glob("tokenizer*"):
-                file.unlink()
-    if damage in changes:
-        config.write_text(json.dumps(json.loads(config.read_bytes()) | changes[damage]))
-    with pytest.raises(BaseError, match=said):
-        convert_model(broken, tmp_path / "out", quantization=Quantization(), progress=silent)
-    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
-
-
-@pytest.mark.skipif(device_kind() != "cpu", reason="a CPU holds the source in float32")
-def test_a_check_that_cannot_fit_says_how_to_do_without(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before anything is loaded."""
-
-    class Small:
-        kind, memory_free_bytes = "cpu", 2_000_000
-
-    monkeypatch.setattr(convert, "describe_device", Small)
-    with pytest.raises(BaseError, match="--no-check"):
-        convert_model(source, tmp_path / "out", text=TEXT, progress=silent)
-    assert convert_model(source, tmp_path / "out", progress=silent).change is None
+def _narrowed(source: Path, directory: Path, width: int) -> Path:
+    """``source`` with the MLPs cut to ``width``."""
+    shutil.copytree(source, directory)
+    for file in directory.glob("*.safetensors"):
+        loaded: Any = mx.load(str(file))
+        cut = {
+            name: array[:, :width] if "down_proj" in name else array[:width]
+            for name, array in loaded.items()
+            if ".mlp." in name
+        }
+        mx.eval(loaded, cut)
+        mx.save_safetensors(str(file), {**loaded, **cut}, metadata={"format": "pt"})
+    config = directory / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_bytes()) | {"intermediate_size": width}))
+    return directory
 
 
 def test_progress_may_print(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +189,39 @@ def test_a_hub_id_that_cannot_be_fetched_is_an_error_with_the_cure(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(BaseError, match=r"could not be fetched.*give a local directory"):
         load.resolve_model("chainlora-tests/no-such-model", tmp_path)
+
+
+@pytest.fixture
+def mute_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = "http://{}:{}".format(*listener.getsockname())
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr(load, "HUB_WAIT_S", 0.1)
+        yield
+
+
+@pytest.mark.usefixtures("mute_hub")
+def test_a_hub_that_does_not_answer_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own client would; what an earlier download left in the cache is used."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BaseError, match=r"could not be fetched.*Timeout"):
+        load.resolve_model("chainlora-tests/kept", tmp_path)
+    kept = tmp_path / "models--chainlora-tests--kept"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    snapshot = kept / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    assert load.resolve_model("chainlora-tests/kept", tmp_path) == snapshot
+
+
+def test_a_long_list_in_an_error_is_cut() -> None:
+    """A model that lacks a file lacks hundreds of parameters; the advice follows them."""
+    said = load.brief(ValueError("Missing 300 parameters:\n" + ", ".join(["layer"] * 300)))
+    assert said.startswith("ValueError: Missing 300 parameters: layer, layer")
+    assert said.endswith("...")
+    assert len(said) < 410
