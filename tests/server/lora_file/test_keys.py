@@ -10,7 +10,7 @@ import pytest
 import adapters  # noqa: F401  # before mlx
 
 # isort: split
-from mlx_lm.lora import CONFIG_DEFAULTS
+from mlx_lm.lora import CONFIG_DEFAULTS, build_parser
 from mlx_lm.tuner.utils import build_schedule
 
 from adapters.lineage import TrainSettings
@@ -50,6 +50,12 @@ WHOLE: dict[str, Any] = {
 }
 """As people have them."""
 
+SAYS_NOTHING = {"fine_tune_type", "test", "trust_remote_code", "grad_accumulation_steps"}
+"""Keys whose default is what a stage does anyway."""
+
+REFUSED = {"train", "mask_prompt"}
+"""Keys whose default is what a stage never does."""
+
 
 def test_a_whole_file_becomes_a_stage() -> None:
     """Every key that a stage has; notes on every other."""
@@ -88,7 +94,27 @@ def test_a_whole_file_becomes_a_stage() -> None:
 
 def test_every_key_that_mlx_lm_has_is_known() -> None:
     """A new one in a new release fails here, and is refused by name until it is mapped."""
-    assert set(CONFIG_DEFAULTS) - set(KEYS) == set()
+    parser: Any = build_parser()  # type: ignore[no-untyped-call]
+    flags = set(vars(parser.parse_args([])))
+    assert (set(CONFIG_DEFAULTS) | flags) - set(KEYS) == set()
+
+
+@pytest.mark.parametrize("key", sorted(CONFIG_DEFAULTS))
+def test_every_default_of_mlx_lm_is_taken_or_refused_by_name(key: str) -> None:
+    """Written out in a file, one at a time: nothing is dropped without a word.
+
+    Parts of a key's value count too, so that a new one of ``lora_parameters`` or another default
+    optimizer fails here.
+    """
+    default = CONFIG_DEFAULTS[key]
+    if key in REFUSED:
+        with pytest.raises(Refused, match=f"^{key} must be"):
+            translate({key: default})
+        return
+    made = translate({key: default})
+    noted = [note for note in made.notes if note.startswith(key)]
+    nothing = default is None or default == CONFIG_DEFAULTS["optimizer_config"]
+    assert made.settings or made.lora or made.data or noted or nothing or key in SAYS_NOTHING
 
 
 def test_a_file_that_says_nothing_asks_for_nothing() -> None:
