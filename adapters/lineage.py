@@ -120,6 +120,7 @@ class Stage:
     ``base`` is the base's fingerprint. ``parent`` is the revision that it started from, None
     before it starts and for a first stage. ``revision`` is set once it is published and stays set
     after that revision's files are deleted, when ``revision_deleted_at`` says since when.
+    ``unavailable`` says why its revision cannot be served though it was not deleted.
     ``request`` is None for a stage that was not trained. ``metrics`` holds final figures
     (``loss``, ``validation_loss``, ``trained_tokens`` ...), ``record`` what a rerun needs to be
     bit-equal (versions, BLAS, threads, the plan's digest). Times are Unix seconds. ``fence`` is
@@ -137,6 +138,7 @@ class Stage:
     parent: str | None = None
     revision: str | None = None
     revision_deleted_at: float | None = None
+    unavailable: str | None = None
     shape: LoraShape | None = None
     progress: Progress = field(default_factory=Progress)
     metrics: Json = field(default_factory=dict)
@@ -152,7 +154,8 @@ class Chain:
     """A named line of stages on one base.
 
     ``head`` is the number of the stage whose revision ``base:chain`` resolves to, None before the
-    first one is published. ``labels`` maps a label to a stage number.
+    first one is published; ``unavailable`` is that stage's. ``labels`` maps a label to a stage
+    number.
     """
 
     name: str
@@ -160,6 +163,7 @@ class Chain:
     created_at: float
     head: int | None = None
     head_revision: str | None = None
+    unavailable: str | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -27,16 +27,23 @@ class ChainCatalog:
         self._pins = pins
 
     def models(self, *, pins: bool = False) -> Sequence[Model]:
-        """The base, then each chain's head and labels; with ``pins`` also every stage's pin."""
+        """The base, then each chain's head and labels; with ``pins`` also every stage's pin.
+
+        Two queries, however many there are. A revision whose files are missing is left out.
+        """
         found = [self._base]
-        for chain in self._store.chains.list():
-            if chain.head is not None:
+        chains, present = self._store.chains.list(), self._store.chains.present()
+        for chain in chains:
+            there = present.get(chain.name, ())
+            if chain.head is not None and chain.head in there:
                 found.append(self._row(chain, ModelName(self._base.id, chain.name), chain.head))
             for label, number in sorted(chain.labels.items()):
-                name = ModelName(self._base.id, chain.name, label=label)
+                if number in there:
+                    name = ModelName(self._base.id, chain.name, label=label)
+                    found.append(self._row(chain, name, number))
+            for number in there if pins else ():
+                name = ModelName(self._base.id, chain.name, stage=number)
                 found.append(self._row(chain, name, number))
-            if pins:
-                found += self._pinned(chain)
         return found
 
     def model(self, name: str) -> Model:
@@ -56,13 +63,6 @@ class ChainCatalog:
             return
         with self._pins.pin(lambda: self._resolve(parsed)[1]) as revision:
             yield Target(name=str(parsed), flow=parsed.chain, revision=revision)
-
-    def _pinned(self, chain: Chain) -> list[Model]:
-        return [
-            self._row(chain, ModelName(self._base.id, chain.name, stage=stage.number), stage.number)
-            for stage in self._store.chains.stages(chain.name)
-            if stage.revision is not None and stage.revision_deleted_at is None
-        ]
 
     def _resolve(self, name: ModelName) -> tuple[int, str]:
         """Stage number and revision id; an unknown name says why, and what there is."""

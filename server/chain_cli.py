@@ -66,6 +66,7 @@ def _list(arguments: list[str], screen: Screen) -> int:
     rows: list[Sequence[object]] = [("MODEL", "HEAD", "LABELS", "CREATED")]
     for chain in chains:
         head = None if chain["head"] is None else f"stage {chain['head']}"
+        head = f"{head}, unavailable" if chain["unavailable"] else head
         rows.append((chain["model"], head, _labels(chain), moment(chain["created_at"])))
     screen.write(table(rows))
     return 0
@@ -92,6 +93,8 @@ def _put_chain(screen: Screen, chain: Json) -> None:
     head = "has no revision yet" if chain["head"] is None else f"is stage {chain['head']}"
     labels = _labels(chain)
     screen.line(f"{shown(chain['model'])} {head}" + (f"; {labels}" if labels else ""))
+    if chain["unavailable"]:
+        screen.line(f"its head cannot be served: {shown(chain['unavailable'], most=4000)}")
 
 
 def _rollback(arguments: list[str], screen: Screen) -> int:

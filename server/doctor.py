@@ -80,6 +80,7 @@ def examine(data_dir: Path, *, selftest: bool) -> DoctorReport:
     findings += [_disk(data_dir), _embedded_model(data_dir)]
     if selftest and not any(finding.level is Level.ERROR for finding in findings):
         findings += _selftest()
+    findings += _chains(data_dir, read=selftest)
     return DoctorReport(tuple(findings))
 
 
@@ -247,6 +248,26 @@ def _embedded_model(data_dir: Path) -> Finding:
         Level.OK,
         f"{EMBEDDED_NAME} is not made yet: the first start without --model fetches 75 MB with pip",
     )
+
+
+def _chains(data_dir: Path, *, read: bool) -> Iterator[Finding]:
+    """With ``read`` every revision is read and compared with its hash."""
+    try:
+        from adapters.errors import StoreError
+        from adapters.stages.inspection import inspect
+    except ImportError:  # what is missing has its own finding
+        return
+    try:
+        found = inspect(data_dir, read=read)
+    except StoreError as error:
+        yield Finding("chains", Level.ERROR, str(error))
+        return
+    for lost in found.lost:
+        text = f"{', '.join(lost.names)} cannot be served: {lost.what}"
+        yield Finding("chains", Level.ERROR, text, lost.cure)
+    whole = found.count - len(found.lost)
+    seen = "as published" if read else "there"
+    yield Finding("chains", Level.OK, f"{whole} of {found.count} revisions are {seen}")
 
 
 def _selftest() -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import logging
 import platform
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from adapters.formats.oldest import Heads
 from adapters.lora.targets import linear_targets
 from adapters.pins import Pins
 from adapters.shape import BaseShape
-from adapters.stages.imports import bring_in, read_arrival
+from adapters.stages.imports import began_elsewhere, bring_in, read_arrival
 from adapters.stages.intake import Intake
 from adapters.stages.run import Host
 from adapters.stages.runner import Runner
@@ -75,6 +75,7 @@ def load_parts(settings: Settings) -> Loaded:
     arrivals = [
         (name, source, read_arrival(source, told, follow_links=True))
         for name, source in reversed(settings.adapters)
+        if not _goes_on(store, name, source)
     ]
     facts: dict[str, Any] = {}
     shape = _BaseShapeLater()
@@ -131,6 +132,14 @@ def _management(host: Host, tokenizer: BaseTokenizer, pins: Pins, engine: MlxEng
     )
 
 
+def _goes_on(store: Store, name: str, source: Path) -> bool:
+    """Whether the adapter that was given is gone, and its chain has it from an earlier start."""
+    if source.exists() or not began_elsewhere(store, name):
+        return False
+    log.warning("%s is gone; the chain %s goes on with what it began with", source, name)
+    return True
+
+
 def _free_for_training() -> int:
     return int(describe_device().memory_free_bytes * _TRAINING_SHARE)
 
@@ -139,11 +148,18 @@ def _build_record() -> Mapping[str, Any]:
     """What bit-equality depends on besides a stage's own settings."""
     blas = preload()
     return {
-        "versions": {name: version(name) for name in ("mlx", "mlx-lm", "chainlora")},
+        "versions": {name: _version(name) for name in ("mlx", "mlx-lm", "chainlora")},
         "device": describe_device().kind,
         "machine": platform.machine(),
         "blas": {"source": blas.source, "config": blas.config, "threads": blas.threads},
     }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # ours, where it runs from a clone
+        return "from a clone"
 
 
 def _limits(settings: Settings, path: Path, free: int) -> Limits:

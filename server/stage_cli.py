@@ -210,12 +210,13 @@ def stage_table(stages: Sequence[Json]) -> str:
     rows: list[Sequence[object]] = [("ID", "MODEL", "STATUS", "STEP", "LOSS", "CREATED")]
     for stage in stages:
         progress = stage["progress"]
-        gone = stage["revision_deleted_at"] is not None
+        state = ", deleted" if stage["revision_deleted_at"] else ""
+        state = ", unavailable" if stage["unavailable"] else state
         rows.append(
             (
                 stage["id"],
                 stage["model"],
-                stage["status"] + (", deleted" if gone else ""),
+                stage["status"] + state,
                 f"{progress['step']}/{progress['steps']}" if progress["steps"] else None,
                 figure(stage["metrics"].get("loss")),
                 moment(stage["created_at"]),
@@ -248,6 +249,7 @@ def _facts(stage: Json) -> list[Sequence[object]]:
         ("outcome", outcome(stage)[0] if stage["finished_at"] or stage["error"] else None),
         ("revision", stage["revision"]),
         ("deleted", moment(stage["revision_deleted_at"])),
+        ("unavailable", stage["unavailable"]),
         ("parent", stage["parent"]),
         ("data set", stage["dataset"]),
         ("validation", stage["validation_dataset"]),

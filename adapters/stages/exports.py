@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adapters.errors import AdapterFileError
+from adapters.errors import AdapterError
 from adapters.formats.foreign import Format, Wanted, write_as
-from adapters.formats.mlx_lm import AdapterFiles, read_adapter
-from adapters.formats.revision import revision_id
+from adapters.formats.mlx_lm import AdapterFiles
 from adapters.lineage import Stage
+from adapters.stages.revisions import read_revision
 from adapters.store import Store
 from adapters.store.chains import Pin
 
@@ -52,20 +52,12 @@ def package(store: Store, chain: str, pin: Pin, form: Format, wanted: Wanted) ->
 
 
 def _read(store: Store, chain: str, stage: Stage) -> AdapterFiles:
-    revision = str(stage.revision)
-    directory = store.revision_path(revision)
     try:
-        files = read_adapter(directory)
-    except AdapterFileError:
-        # It may have been deleted since: then that is the answer.
-        store.chains.resolve(chain, stage.number)
+        files = read_revision(store, str(stage.revision))
+    except AdapterError:
+        store.chains.resolve(chain, stage.number)  # deleted since: it says when
         raise
-    if revision_id(files) != revision:
-        raise AdapterFileError(
-            f"{directory} is not what was published under that id: the disk may be failing, or the "
-            "files were edited. Restore it from a backup."
-        )
-    return files
+    return files if stage.shape is None else replace(files, shape=stage.shape)
 
 
 def _zip(folder: Path, path: Path) -> None:

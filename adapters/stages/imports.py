@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.errors import AdapterMismatch, ChainExists, ChainNotFound
 from adapters.formats.foreign import NOTHING_TOLD, Notes, Told, read_any
-from adapters.formats.mlx_lm import AdapterFiles, read_adapter, write_adapter
+from adapters.formats.mlx_lm import AdapterFiles, write_adapter
 from adapters.formats.revision import revision_id
 from adapters.lineage import Origin, Stage
 from adapters.shape import BaseShape
@@ -84,13 +84,7 @@ def begin(store: Store, chain: str, arrival: Arrival, base: BaseShape) -> Stage:
     """
     files = fitted(arrival, base, store.base)
     revision = revision_id(files)
-    warnings = list(arrival.notes.warnings)
-    if store.has_revision(revision):
-        # Its files stay as they are, and so must what a next stage reads from them.
-        there = read_adapter(store.revision_path(revision)).shape
-        if there != files.shape:
-            warnings.append(f"The same adapter is there already, as {there.describe()}.")
-            files = replace(files, shape=there)
+    warnings = arrival.notes.warnings
     temp = store.revision_temp()
     write_adapter(temp, files)
     stage = store.chains.import_revision(
@@ -100,7 +94,7 @@ def begin(store: Store, chain: str, arrival: Arrival, base: BaseShape) -> Stage:
         shape=files.shape,
         manifest={"format": "chainlora manifest 1", "revision": revision, "origin": "imported"},
         origin=Origin.IMPORTED,
-        record={"source": arrival.source, "warnings": warnings},
+        record={"source": arrival.source, "warnings": list(warnings)},
     )
     for warning in warnings:
         log.warning("%s: %s", chain, warning)
@@ -120,7 +114,7 @@ def bring_in(
     arrival = arrival or read_arrival(path, follow_links=True)
     revision = revision_id(fitted(arrival, base, store.base))
     try:
-        first = store.chains.stages(chain)[0]
+        first = store.chains.first(chain)
     except ChainNotFound:
         begin(store, chain, arrival, base)
         return
@@ -129,6 +123,14 @@ def bring_in(
             f"There is a chain {chain!r} already, and it did not begin with {path}. Give the "
             "adapter another name, or delete the chain first."
         )
+
+
+def began_elsewhere(store: Store, chain: str) -> bool:
+    """Whether there is such a chain and it began with an adapter from elsewhere."""
+    try:
+        return store.chains.first(chain).origin is Origin.IMPORTED
+    except ChainNotFound:
+        return False
 
 
 def _check_modules(name: str, files: AdapterFiles, base: BaseShape) -> None:

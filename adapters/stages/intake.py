@@ -87,6 +87,11 @@ class Intake:
             head = self._store.chains.resolve(new.chain, None)
         except (ChainNotFound, RevisionNotFound):
             head = None
+        if head is not None and head.unavailable is not None:
+            raise RevisionNotFound(
+                f"{new.chain!r} cannot be continued from its head. {head.unavailable}",
+                param="chain",
+            )
         if new.parent is None:
             return head
         named = self._store.chains.resolve(new.chain, pin_of(new.parent))

@@ -6,6 +6,7 @@ from adapters.errors import AdapterFileError
 from adapters.formats.mlx_lm import AdapterFiles, read_adapter
 from adapters.formats.revision import revision_id
 from adapters.store import Store
+from adapters.store.unavailable import cure
 
 
 def read_revision(store: Store, revision: str) -> AdapterFiles:
@@ -15,10 +16,17 @@ def read_revision(store: Store, revision: str) -> AdapterFiles:
     published.
     """
     directory = store.revision_path(revision)
-    files = read_adapter(directory)
-    if revision_id(files) != revision:
-        raise AdapterFileError(
-            f"{directory} is not what was published under that id: the disk may be failing, "
-            "or the files were edited. Delete the revision, or restore it from a backup."
-        )
+    try:
+        files = read_adapter(directory)
+        if revision_id(files) != revision:
+            raise AdapterFileError(
+                f"{directory} is not what was published under that id: the disk may be failing, or "
+                "the files were edited."
+            )
+    except AdapterFileError as error:
+        store.revision_path(revision)  # it may have been deleted since: then that is the answer
+        why = f"{error} {cure(directory)}"
+        store.unavailable.lost(revision, why)
+        raise AdapterFileError(why) from None
+    store.unavailable.found(revision)
     return files

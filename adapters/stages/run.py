@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -103,7 +103,7 @@ class StageRun:
             validation_rows=None if validation is None else len(validation),
         )
         self._plan = plan
-        self._parent = None if stage.parent is None else read_revision(store, stage.parent)
+        self._parent = self._read_parent()
         start = self._start()
         self._remember(plan, start.shape)
         trainer = Trainer(
@@ -119,6 +119,19 @@ class StageRun:
         )
         self._journal.begin(tokens_of(plan, lengths, settings.batch_size, trainer.step))
         return trainer
+
+    def _read_parent(self) -> AdapterFiles | None:
+        """The parent's parameters, in the shape that this chain gives them.
+
+        Another chain may have published the same parameters first, its directory saying the same
+        in other words: every layer of the last 16 blocks, or all blocks.
+        """
+        stage, store = self._stage, self._store
+        if stage.parent is None:
+            return None
+        files = read_revision(store, stage.parent)
+        shape = store.chains.resolve(stage.chain, stage.parent).shape
+        return files if shape is None else replace(files, shape=shape)
 
     def _start(self) -> AdapterFiles:
         """What step 0 computes with: the parent's parameters, grown where asked for."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,10 +15,12 @@ from adapters.shape import LoraShape
 from adapters.states import StageState
 from adapters.store.database import Database
 from adapters.store.events import Events
-from adapters.store.layout import Layout, settle
+from adapters.store.layout import Layout
+from adapters.store.placing import Placing
 from adapters.store.reasons import absence, head_stays
 from adapters.store.records import chain_of, dump, stage_of
 from adapters.store.stages import Stages
+from adapters.store.unavailable import Unavailable
 
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _REVISION = re.compile(r"[0-9a-f]{64}")
@@ -44,6 +44,7 @@ class Chains:
         layout: Layout,
         stages: Stages,
         events: Events,
+        unavailable: Unavailable,
         clock: Callable[[], float],
         base: str,
     ) -> None:
@@ -52,6 +53,8 @@ class Chains:
         self._stages = stages
         self._events = events
         self._clock = clock
+        self._unavailable = unavailable
+        self._placing = Placing(layout, unavailable, clock)
         self._base = base
 
     def list(self) -> Sequence[Chain]:
@@ -60,7 +63,20 @@ class Chains:
         for row in self._database.all("SELECT * FROM labels"):
             labels.setdefault(row["chain"], {})[row["label"]] = row["number"]
         rows = self._database.all(f"{_SELECT} ORDER BY name", (self._base,))
-        return [chain_of(row, labels.get(row["name"], {})) for row in rows]
+        reasons = self._unavailable.reasons
+        return [chain_of(row, labels.get(row["name"], {}), reasons) for row in rows]
+
+    def present(self) -> Mapping[str, Sequence[int]]:
+        """The numbers of the stages whose revision can be served, by chain and rising."""
+        found: dict[str, list[int]] = {}
+        for row in self._database.all(
+            "SELECT chain, number, revision FROM stages WHERE base = ? AND revision IS NOT NULL "
+            "AND revision_deleted_at IS NULL ORDER BY chain, number",
+            (self._base,),
+        ):
+            if row["revision"] not in self._unavailable.reasons:
+                found.setdefault(row["chain"], []).append(row["number"])
+        return found
 
     def get(self, name: str) -> Chain:
         """One chain; raises ChainNotFound."""
@@ -71,13 +87,14 @@ class Chains:
                 param="chain",
             )
         found = self._database.all("SELECT * FROM labels WHERE chain = ?", (name,))
-        return chain_of(row, {each["label"]: each["number"] for each in found})
+        labels = {each["label"]: each["number"] for each in found}
+        return chain_of(row, labels, self._unavailable.reasons)
 
     def stages(self, name: str) -> Sequence[Stage]:
         """All stages of a chain by number, also those without a revision; raises ChainNotFound."""
         self.get(name)
         rows = self._database.all("SELECT * FROM stages WHERE chain = ? ORDER BY number", (name,))
-        return [stage_of(row) for row in rows]
+        return [stage_of(row, self._unavailable.reasons) for row in rows]
 
     def first(self, name: str) -> Stage:
         """The stage that the chain began with; raises ChainNotFound.
@@ -85,12 +102,8 @@ class Chains:
         Not that of an earlier chain, deleted since, whose name this one has.
         """
         self.get(name)
-        row = self._database.all(
-            "SELECT stages.* FROM stages JOIN chains ON name = chain AND first_number = number "
-            "WHERE name = ?",
-            (name,),
-        )[0]
-        return stage_of(row)
+        sql = "SELECT first_number FROM chains WHERE name = ?"
+        return self.stage(name, self._database.all(sql, (name,))[0]["first_number"])
 
     def stage(self, name: str, number: int) -> Stage:
         """One stage of a chain, with or without a revision; raises RevisionNotFound."""
@@ -99,7 +112,7 @@ class Chains:
         )
         if row is None:
             raise RevisionNotFound(f"{name!r} has no stage {number}.", param="revision")
-        return stage_of(row)
+        return stage_of(row, self._unavailable.reasons)
 
     def resolve(self, name: str, pin: Pin) -> Stage:
         """The stage whose revision a name means.
@@ -113,10 +126,19 @@ class Chains:
             raise RevisionNotFound(f"{name}@{stage.number} {reason}", param="revision")
         return stage
 
+    def _usable(self, name: str, pin: Pin) -> Stage:
+        """``resolve``, for who will serve or train on it; raises RevisionNotFound."""
+        stage = self.resolve(name, pin)
+        if stage.unavailable is not None:
+            raise RevisionNotFound(
+                f"{name}@{stage.number} cannot be used. {stage.unavailable}", param="revision"
+            )
+        return stage
+
     def rollback(self, name: str, pin: Pin) -> Chain:
         """Move the head to the revision that ``pin`` names, earlier or later."""
         with self._database.write() as connection:
-            number = self.resolve(name, pin).number
+            number = self._usable(name, pin).number
             connection.execute("UPDATE chains SET head = ? WHERE name = ?", (number, name))
         return self.get(name)
 
@@ -131,7 +153,7 @@ class Chains:
         with self._database.write() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO labels VALUES (?, ?, ?)",
-                (name, label, self.resolve(name, pin).number),
+                (name, label, self._usable(name, pin).number),
             )
         return self.get(name)
 
@@ -160,15 +182,15 @@ class Chains:
         transaction, committed once the files are there: revision, metrics, state and head.
         ``directory`` is gone afterwards, also where this fails. Raises ClaimLost.
         """
-        with self._placing(directory), self._database.write() as connection:
+        with self._placing.held(directory), self._database.write() as connection:
             stage = self._stages.get(stage_id)
             chain = self.get(stage.chain)
             if not (moves := chain.head_revision == stage.parent):
                 warning = {"message": head_stays(chain, stage)}
                 self._events.write(connection, stage_id, "warning", warning)
             self._stages.move(connection, stage_id, StageState.SUCCEEDED, fence, revision=revision)
-            self._place(directory, revision, manifest)
-            self._add_revision(connection, revision, shape)
+            self._placing.place(directory, revision, manifest)
+            self._placing.count(connection, revision, shape)
             connection.execute(
                 "UPDATE stages SET shape = ?, metrics = ? WHERE id = ?",
                 (dump(shape), dump(dict(metrics)), stage_id),
@@ -194,15 +216,19 @@ class Chains:
 
         ``record`` says where it came from. ``directory`` is gone afterwards, also where this fails.
         """
-        with self._placing(directory):
-            place = partial(self._place, directory, revision, manifest)
+
+        def place(connection: sqlite3.Connection) -> None:
+            self._placing.place(directory, revision, manifest)
+            self._placing.count(connection, revision, shape)
+
+        with self._placing.held(directory):
             return self._begin(name, revision, shape, origin, place, record or {})
 
     def fork(self, name: str, new: str, pin: Pin) -> Chain:
         """A new chain that begins with the revision that ``pin`` names; raises ChainExists."""
         with self._layout.placing:
-            stage = self.resolve(name, pin)
-            self._begin(new, str(stage.revision), stage.shape, Origin.FORKED, lambda: None)
+            stage = self._usable(name, pin)
+            self._begin(new, str(stage.revision), stage.shape, Origin.FORKED, lambda _: None)
         return self.get(new)
 
     def _begin(
@@ -211,7 +237,7 @@ class Chains:
         revision: str,
         shape: LoraShape | None,
         origin: Origin,
-        place: Callable[[], None],
+        place: Callable[[sqlite3.Connection], None],
         record: Json = MappingProxyType({}),
     ) -> Stage:
         stage_id = f"stage-{secrets.token_hex(12)}"
@@ -223,8 +249,7 @@ class Chains:
             if there is not None:
                 raise self._exists(name, there["base"])
             number = self._stages.take_number(connection, name)
-            place()
-            self._add_revision(connection, revision, shape)
+            place(connection)
             connection.execute(
                 "INSERT INTO stages (id, chain, number, base, origin, revision, shape, record, "
                 "state, created_at, started_at, finished_at) "
@@ -248,33 +273,6 @@ class Chains:
                 "that one is served. Choose another name, or another data directory."
             )
         return ChainExists(f"There is a chain {name!r} already. {cure}", param="name")
-
-    @contextmanager
-    def _placing(self, directory: Path) -> Iterator[None]:
-        """Hold the layout still, and leave nothing unfinished behind.
-
-        What is in place already stays after a failure, until the next start: a commit that reports
-        an error may yet be found done.
-        """
-        with self._layout.placing:
-            try:
-                yield
-            finally:
-                if directory.exists():
-                    self._layout.remove(directory)
-
-    def _place(self, directory: Path, revision: str, manifest: Json) -> None:
-        settle(directory, self._layout.revisions / revision, manifest)
-
-    def _add_revision(
-        self, connection: sqlite3.Connection, revision: str, shape: LoraShape | None
-    ) -> None:
-        directory = self._layout.revisions / revision
-        nbytes = sum(file.stat().st_size for file in directory.iterdir())
-        connection.execute(
-            "INSERT INTO revisions VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-            (revision, dump(shape), nbytes, self._clock()),
-        )
 
     def _number(self, chain: Chain, pin: Pin) -> int:
         if pin is None:

@@ -43,7 +43,7 @@ def claim(
             row = connection.execute(_NEXT, (base,)).fetchone()
             if row is None:
                 break
-            stage = stage_of(row)
+            stage = stage_of(row, {})
             changed.append(stage.id)
             fault = _parent(connection, stage) if stage.started_at is None else None
             if fault is not None:
@@ -95,7 +95,7 @@ def _start(connection: sqlite3.Connection, events: Events, stage: Stage, now: fl
     )
     events.write(connection, stage.id, "state", {"state": StageState.RUNNING})
     row = connection.execute("SELECT * FROM stages WHERE id = ?", (stage.id,)).fetchone()
-    return stage_of(row)
+    return stage_of(row, {})
 
 
 def _fail(

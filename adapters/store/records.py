@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
 from adapters.lineage import (
@@ -30,9 +31,13 @@ def dump(value: Any) -> str:
     return json.dumps(plain, allow_nan=False, separators=(",", ":"))
 
 
-def stage_of(row: sqlite3.Row) -> Stage:
+Reasons = Mapping[str, str]
+"""Why which revision cannot be served, by its id."""
+
+
+def stage_of(row: sqlite3.Row, unavailable: Reasons) -> Stage:
     """A row of ``stages``."""
-    error = row["error"]
+    error, is_deleted = row["error"], row["revision_deleted_at"] is not None
     return Stage(
         id=row["id"],
         chain=row["chain"],
@@ -45,6 +50,7 @@ def stage_of(row: sqlite3.Row) -> Stage:
         parent=row["parent"],
         revision=row["revision"],
         revision_deleted_at=row["revision_deleted_at"],
+        unavailable=None if is_deleted else unavailable.get(row["revision"]),
         shape=shape_of(row["shape"]),
         progress=Progress(**json.loads(row["progress"])),
         metrics=json.loads(row["metrics"]),
@@ -65,7 +71,7 @@ def shape_of(text: str | None) -> LoraShape | None:
     return LoraShape(**value, keys=None if keys is None else tuple(keys))
 
 
-def chain_of(row: sqlite3.Row, labels: dict[str, int]) -> Chain:
+def chain_of(row: sqlite3.Row, labels: dict[str, int], unavailable: Reasons) -> Chain:
     """A row of ``chains`` joined with its head's revision."""
     return Chain(
         name=row["name"],
@@ -73,6 +79,7 @@ def chain_of(row: sqlite3.Row, labels: dict[str, int]) -> Chain:
         created_at=row["created_at"],
         head=row["head"],
         head_revision=row["head_revision"],
+        unavailable=unavailable.get(row["head_revision"]),
         labels=labels,
     )
 

@@ -30,12 +30,13 @@ from adapters.store.claims import check_claim, claim_lost
 from adapters.store.database import Database
 from adapters.store.events import Events
 from adapters.store.records import dump, stage_of
+from adapters.store.unavailable import Unavailable
 
 _IDEMPOTENT_S = 24 * 3600
 
 
 class Stages:
-    """The stages of one data directory. May be used from any thread.
+    """The stages of one base in one data directory. May be used from any thread.
 
     Every write of a claimed stage names the fencing token of its claim and raises ClaimLost where
     that is out of date.
@@ -47,22 +48,26 @@ class Stages:
         checkpoints: Checkpoints,
         events: Events,
         clock: Callable[[], float],
+        unavailable: Unavailable,
         base: str,
     ) -> None:
         self._database = database
         self._checkpoints = checkpoints
         self._events = events
         self._clock = clock
+        self._unavailable = unavailable
         self._base = base
 
     def get(self, stage_id: str) -> Stage:
         """One stage; raises StageNotFound."""
-        row = self._database.one("SELECT * FROM stages WHERE id = ?", (stage_id,))
+        row = self._database.one(
+            "SELECT * FROM stages WHERE id = ? AND base = ?", (stage_id, self._base)
+        )
         if row is None:
             raise StageNotFound(
                 f"There is no stage {stage_id!a}; GET /admin/stages lists them.", param="stage"
             )
-        return stage_of(row)
+        return stage_of(row, self._unavailable.reasons)
 
     def list(
         self, *, chain: str | None, state: StageState | None, after: str | None, limit: int
@@ -74,17 +79,19 @@ class Stages:
             row = self._database.one("SELECT seq FROM stages WHERE id = ?", (after,))
             seq = 0 if row is None else row["seq"]
         rows = self._database.all(
-            "SELECT * FROM stages WHERE seq < ? AND (? IS NULL OR chain = ?) "
+            "SELECT * FROM stages WHERE seq < ? AND base = ? AND (? IS NULL OR chain = ?) "
             "AND (? IS NULL OR state = ?) ORDER BY seq DESC LIMIT ?",
-            (seq, chain, chain, state, state, limit + 1),
+            (seq, self._base, chain, chain, state, state, limit + 1),
         )
-        return Page([stage_of(row) for row in rows[:limit]], len(rows) > limit)
+        reasons = self._unavailable.reasons
+        return Page([stage_of(row, reasons) for row in rows[:limit]], len(rows) > limit)
 
     def find_idempotent(self, asked: Idempotency) -> Stage | None:
         """The stage that the same request made in the last 24 hours; raises IdempotencyConflict."""
         row = self._database.one(
-            "SELECT * FROM idempotency WHERE route = ? AND key = ? AND created_at > ?",
-            (asked.route, asked.key, self._clock() - _IDEMPOTENT_S),
+            "SELECT idempotency.* FROM idempotency JOIN stages ON stages.id = stage "
+            "WHERE route = ? AND key = ? AND idempotency.created_at > ? AND base = ?",
+            (asked.route, asked.key, self._clock() - _IDEMPOTENT_S, self._base),
         )
         if row is None:
             return None

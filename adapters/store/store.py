@@ -19,6 +19,7 @@ from adapters.store.events import Events
 from adapters.store.layout import Layout
 from adapters.store.lock import DirectoryLock
 from adapters.store.stages import Stages
+from adapters.store.unavailable import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,9 @@ log = logging.getLogger(__name__)
 class Store:
     """Everything that outlives the process. Every method may be called from any thread.
 
-    The parts are public: ``chains``, ``stages``, ``checkpoints``, ``datasets``, ``deletion`` and
-    ``events``. Any of them raises StorageFull where the disk is full, StoreError where the data
-    directory cannot be used.
+    The parts are public: ``chains``, ``stages``, ``checkpoints``, ``datasets``, ``deletion``,
+    ``events`` and ``unavailable``. Any of them raises StorageFull where the disk is
+    full, StoreError where the data directory cannot be used.
     """
 
     def __init__(self, data_dir: Path, *, clock: Callable[[], float], base: str) -> None:
@@ -58,8 +59,11 @@ class Store:
         database, layout, clock, base = self._database, self._layout, self._clock, self._base
         self.events = Events(database, clock)
         self.checkpoints = Checkpoints(database, layout)
-        self.stages = Stages(database, self.checkpoints, self.events, clock, base)
-        self.chains = Chains(database, layout, self.stages, self.events, clock, base)
+        self.unavailable = Unavailable()
+        self.stages = Stages(database, self.checkpoints, self.events, clock, self.unavailable, base)
+        self.chains = Chains(
+            database, layout, self.stages, self.events, self.unavailable, clock, base
+        )
         self.datasets = Datasets(database, layout, clock)
         self.deletion = Deletion(database, layout, self.chains, clock)
 
@@ -104,13 +108,11 @@ class Store:
         given_back = give_back_all(self._database, self.events)
         for stage_id in given_back:
             log.info("stage %s was interrupted; it continues from its last checkpoint", stage_id)
-        revisions = [row["id"] for row in self._database.all("SELECT id FROM revisions")]
-        missing = [each for each in revisions if not (self._layout.revisions / each).is_dir()]
-        if missing:
-            raise StoreError(
-                f"{len(missing)} revisions have no files in {self._layout.revisions}, the first is "
-                f"{missing[0]}. Put them back from a backup."
-            )
+        rows = self._database.all("SELECT id, nbytes FROM revisions")
+        revisions = {row["id"]: row["nbytes"] for row in rows}
+        self.unavailable.look(self._layout.revisions, revisions.items())
+        for revision, why in self.unavailable.reasons.items():
+            log.error("revision %s cannot be served, others are. %s", revision[:12], why)
         sets = self._database.all("SELECT id FROM datasets")
         self._layout.sweep(
             revisions=revisions,

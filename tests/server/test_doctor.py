@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from adapters.lora.routes import Route, Row, SegmentRoute
 from server import doctor
 from server.doctor import DoctorReport, Finding, Level, examine, foreign_adapters
 from server.engine import selftest
+from tests.adapters.store.rig import opened, unsynced
 
 
 @pytest.fixture
@@ -148,3 +150,26 @@ def test_a_route_that_mixes_up_rows_is_an_error(
 
 def _finding(report: DoctorReport, topic: str) -> Finding:
     return next(finding for finding in report.findings if finding.topic == topic)
+
+
+def test_a_revision_whose_files_are_lost_is_an_error(data_dir: Path) -> None:
+    """By the names that lead to it, with the cure; the rest is counted."""
+    with unsynced(), opened(data_dir) as rig:
+        lost = rig.grow("a")
+        rig.grow("a")
+        shutil.rmtree(rig.store.revision_path(str(lost.revision)))
+    report = examine(data_dir, selftest=False)
+    found = [finding for finding in report.findings if finding.topic == "chains"]
+    assert [finding.level for finding in found] == [Level.ERROR, Level.OK]
+    assert found[0].text == "a@1 cannot be served: Its files are missing."
+    assert found[0].cure.startswith(f"Put {data_dir}/revisions/")
+    assert found[1].text == "1 of 2 revisions are there"
+
+
+def test_a_database_that_cannot_be_read_is_an_error(data_dir: Path) -> None:
+    """In the words of the server that would refuse to start on it."""
+    data_dir.mkdir()
+    (data_dir / "chainlora.db").write_bytes(b"no database at all" * 99)
+    finding = _finding(examine(data_dir, selftest=False), "chains")
+    assert finding.level is Level.ERROR
+    assert "Restore it from a backup" in finding.text

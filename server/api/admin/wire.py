@@ -24,6 +24,7 @@ def stage_row(stage: Stage, base_name: str) -> Body:
         "model": f"{base_name}:{stage.chain}@{stage.number}",
         "revision": stage.revision,
         "revision_deleted_at": _seconds(stage.revision_deleted_at),
+        "unavailable": stage.unavailable,
         "parent": stage.parent,
         "origin": stage.origin.value,
         "dataset": None if request is None else request.dataset,
@@ -65,6 +66,7 @@ def chain_row(chain: Chain, base_name: str) -> Body:
         "base": chain.base,
         "head": chain.head,
         "head_revision": chain.head_revision,
+        "unavailable": chain.unavailable,
         "labels": dict(chain.labels),
         "created_at": int(chain.created_at),
     }

@@ -12,7 +12,7 @@ import pytest
 from adapters.base.load import Base, load_base
 from adapters.base.tokenizer import load_tokenizer
 from adapters.errors import AdapterFileError, ClaimLost, DeviceGone, StageError, StorageFull
-from adapters.lineage import NewStage, Stage, TrainSettings
+from adapters.lineage import LoraRequest, NewStage, Stage, TrainSettings
 from adapters.lora.targets import linear_targets
 from adapters.shape import BaseShape
 from adapters.stages.asks import Ask
@@ -279,3 +279,18 @@ def test_a_stage_whose_claim_was_lost_tells_nothing_more(site: Site) -> None:
     with pytest.raises(ClaimLost):
         journal.warn("too late")
     assert site.store.events.after(stage.id, 0, 1000) == before
+
+
+def test_a_stage_keeps_its_chains_shape_though_another_published_the_same_first(
+    site: Site, base: Base
+) -> None:
+    """As many blocks as the base has are all of them: one revision, and each chain's own words."""
+    blocks = base.config["num_hidden_layers"]
+    for chain, layers in (("all", -1), ("counted", blocks)):
+        site.run(site.claim(chain=chain, lora=LoraRequest(rank=2, num_layers=layers)))
+    assert site.store.revision_count() == 1
+    again = site.claim(chain="counted", lora=LoraRequest(num_layers=blocks))
+    assert site.run(again) is StageState.SUCCEEDED
+    shape = site.store.stages.get(again.id).shape
+    assert shape is not None
+    assert shape.num_layers == blocks

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapters.errors import ChainExists, ChainNotFound, RevisionNotFound, StageError
-from adapters.formats.mlx_lm import read_adapter
+from adapters.errors import ChainExists, ChainNotFound, RevisionNotFound, StageError, StageNotFound
+from adapters.formats.mlx_lm import read_adapter, write_adapter
 from adapters.formats.revision import revision_id
 from adapters.lineage import Origin
 from adapters.states import StageState
-from tests.adapters.store.rig import OTHER_BASE, SHAPE, Rig, unused
+from tests.adapters.store.rig import OTHER_BASE, SHAPE, Rig, adapter, asked, unused
 
 
 def test_a_published_stage_becomes_the_head(rig: Rig) -> None:
@@ -284,3 +285,32 @@ def test_a_chain_begins_anew_under_a_name_that_was_deleted(rig: Rig) -> None:
     again = rig.bring_in("support", 7.0)
     rig.grow()
     assert rig.store.chains.first("support").id == again.id
+
+
+def test_stages_of_another_base_are_not_there_either(rig: Rig) -> None:
+    """A stage is of its chain: neither listed, found nor named by an Idempotency-Key."""
+    request = rig.request()
+    theirs = rig.store.stages.add(request, asked())
+    store = rig.reopen(OTHER_BASE)
+    assert store.stages.list(chain=None, state=None, after=None, limit=9).data == []
+    with pytest.raises(StageNotFound, match="no stage"):
+        store.stages.get(theirs.id)
+    mine = store.stages.add(rig.request("other"), asked())
+    assert (mine.chain, mine.base) == ("other", OTHER_BASE)
+    found = rig.reopen().stages.list(chain=None, state=None, after=None, limit=9)
+    assert [stage.id for stage in found.data] == [theirs.id]
+
+
+def test_one_adapter_in_two_chains_has_the_shape_that_each_was_given(rig: Rig) -> None:
+    """The same parameters are one revision, whose files say what the first chain said."""
+    rig.bring_in("a", 5.0)
+    directory = rig.store.revision_temp()
+    files = adapter(5.0)
+    wider = replace(SHAPE, num_layers=-1)
+    write_adapter(directory, replace(files, shape=wider))
+    stage = rig.store.chains.import_revision(
+        "b", directory, revision_id(files), shape=wider, manifest={}, origin=Origin.IMPORTED
+    )
+    assert rig.store.revision_count() == 1
+    assert stage.shape == wider
+    assert rig.store.chains.resolve("a", None).shape == SHAPE

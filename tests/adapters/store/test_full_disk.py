@@ -51,10 +51,9 @@ def test_a_revision_that_finds_no_room_is_not_published(
         raise OSError(number, "no room")
 
     with monkeypatch.context() as full:
-        real = rig.store.chains._place
-        full.setattr(
-            rig.store.chains, "_place", lambda *given: (full.setattr(call, refuse), real(*given))
-        )
+        placing = rig.store.chains._placing
+        real = placing.place
+        full.setattr(placing, "place", lambda *given: (full.setattr(call, refuse), real(*given)))
         with pytest.raises(StorageFull, match="nothing was lost"):
             rig.publish(stage, 9.0)
     assert rig.store.chains.get("support").head_revision == first.revision

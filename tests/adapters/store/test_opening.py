@@ -146,22 +146,6 @@ def test_what_cannot_be_removed_is_told_and_left(
     assert "orphan.jsonl is not needed and could not be removed: read-only" in caplog.text
 
 
-def test_a_revision_without_files_stops_the_start(rig: Rig) -> None:
-    """Serving some chains and not others would hide the loss."""
-    revision = rig.grow().revision
-    rig.grow()
-    assert revision is not None
-    path = rig.store.revision_path(revision)
-    aside = rig.directory / "aside"
-    path.rename(aside)
-    rig.store.close()
-    for _ in range(2):  # the lock is free again after the first refusal
-        with pytest.raises(StoreError, match=f"1 revisions have no files.*first is {revision}"):
-            open_store(rig.directory)
-    aside.rename(path)
-    rig.store = open_store(rig.directory)
-
-
 @pytest.mark.parametrize("left", ["nothing", "an empty file"])
 def test_revisions_without_a_database_are_not_swept(rig: Rig, left: str) -> None:
     """A database that was lost must not cost the adapters as well."""

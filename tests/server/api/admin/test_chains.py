@@ -26,6 +26,7 @@ def test_a_chain_shows_its_head_and_every_stage(site: Site) -> None:
         "base": "base-fingerprint",
         "head": 3,
         "head_revision": "sha256-a-3",
+        "unavailable": None,
         "labels": {},
         "created_at": 1_700_000_000,
     }

@@ -38,6 +38,7 @@ def test_a_stage_is_accepted_with_its_object(site: Site) -> None:
         "model": "tiny:support@1",
         "revision": None,
         "revision_deleted_at": None,
+        "unavailable": None,
         "parent": None,
         "origin": "trained",
         "dataset": "inline",
