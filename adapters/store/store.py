@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adapters.errors import RevisionNotFound, StoreError
 from adapters.lineage import Stage
+from adapters.store.archive import Archive
 from adapters.store.chains import Chains
 from adapters.store.checkpoints import Checkpoints
 from adapters.store.claiming import claim, give_back_all
@@ -28,7 +29,7 @@ class Store:
     """Everything that outlives the process. Every method may be called from any thread.
 
     The parts are public: ``chains``, ``stages``, ``checkpoints``, ``datasets``, ``deletion``,
-    ``events`` and ``unavailable``. Any of them raises StorageFull where the disk is
+    ``archive``, ``events`` and ``unavailable``. Any of them raises StorageFull where the disk is
     full, StoreError where the data directory cannot be used.
     """
 
@@ -66,6 +67,7 @@ class Store:
         )
         self.datasets = Datasets(database, layout, clock)
         self.deletion = Deletion(database, layout, self.chains, clock)
+        self.archive = Archive(database, layout, self.chains, self.datasets, self.events, clock)
 
     @property
     def base(self) -> str:
