@@ -127,22 +127,14 @@ def test_what_happens_is_told_in_lines() -> None:
     ]
 
 
-def test_a_failure_says_why() -> None:
-    """Code and message of the stage's error."""
+def test_a_stop_says_why() -> None:
+    """Of a pause that the disk made, too, which is followed on: somebody may make room."""
+    full = {"code": "storage_full", "message": "make room"}
     error = {"code": "non_finite", "message": "lower the rate"}
+    turn = [event(1, "state", state="paused", error=full), state(2, "failed")]
     paper = Paper()
-    follow(Scripted([state(1, "failed")], looks=[stage("failed", error=error)]), paper)
-    assert paper.lines[-1] == "failed (non_finite): lower the rate"
-
-
-def test_a_pause_says_why_where_the_disk_made_it() -> None:
-    """And is followed on: somebody may make room and resume it."""
-    error = {"code": "storage_full", "message": "make room"}
-    turn = [event(1, "state", state="paused", error=error), state(2, "running"), state(3, "failed")]
-    paper = Paper()
-    failed = stage("failed", error={"code": "non_finite", "message": "lower the rate"})
-    follow(Scripted(turn, looks=[failed]), paper)
-    assert paper.lines[1:4] == ["paused", "  make room", "running"]
+    follow(Scripted(turn, looks=[stage("failed", error=error)]), paper)
+    assert paper.lines[1:3] == ["paused", "  make room"]
     assert paper.lines[-1] == "failed (non_finite): lower the rate"
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from adapters.errors import ChainExists, ChainNotFound, RevisionNotFound, StageError, StageNotFound
+from adapters.errors import ChainExists, ChainNotFound, RevisionNotFound, StageError
 from adapters.formats.mlx_lm import read_adapter, write_adapter
 from adapters.formats.revision import revision_id
 from adapters.lineage import Origin
 from adapters.states import StageState
-from tests.adapters.store.rig import OTHER_BASE, SHAPE, Rig, adapter, asked, unused
+from tests.adapters.store.rig import SHAPE, Rig, adapter, unused
 
 
 def test_a_published_stage_becomes_the_head(rig: Rig) -> None:
@@ -231,31 +231,6 @@ def test_a_refused_import_leaves_no_file(rig: Rig) -> None:
     assert rig.revisions() == {there.revision}
 
 
-def test_chains_of_another_base_are_not_there(rig: Rig) -> None:
-    """They come back with their base; their names stay taken until they are deleted."""
-    rig.grow()
-    chains = rig.reopen(OTHER_BASE).chains
-    assert rig.store.base == OTHER_BASE
-    assert chains.list() == []
-    with pytest.raises(ChainNotFound, match="on this base"):
-        chains.get("support")
-    with pytest.raises(
-        ChainExists, match=r"belongs to another base model \(fingerprint bbbbbbbbbbbb"
-    ):
-        rig.bring_in("support", 5.0)
-    rig.bring_in("other", 5.0)
-    assert [chain.name for chain in rig.reopen().chains.list()] == ["support"]
-
-
-def test_a_deleted_chains_name_is_free_for_another_base(rig: Rig) -> None:
-    """Its numbers go on there."""
-    rig.grow()
-    rig.store.deletion.chain("support", unused)
-    rig.reopen(OTHER_BASE)
-    assert rig.bring_in("support", 5.0).number == 2
-    assert rig.store.chains.get("support").base == OTHER_BASE
-
-
 def test_a_revision_that_is_gone_has_no_path(rig: Rig) -> None:
     """Whoever asks for the files is told."""
     stage = rig.grow()
@@ -285,20 +260,6 @@ def test_a_chain_begins_anew_under_a_name_that_was_deleted(rig: Rig) -> None:
     again = rig.bring_in("support", 7.0)
     rig.grow()
     assert rig.store.chains.first("support").id == again.id
-
-
-def test_stages_of_another_base_are_not_there_either(rig: Rig) -> None:
-    """A stage is of its chain: neither listed, found nor named by an Idempotency-Key."""
-    request = rig.request()
-    theirs = rig.store.stages.add(request, asked())
-    store = rig.reopen(OTHER_BASE)
-    assert store.stages.list(chain=None, state=None, after=None, limit=9).data == []
-    with pytest.raises(StageNotFound, match="no stage"):
-        store.stages.get(theirs.id)
-    mine = store.stages.add(rig.request("other"), asked())
-    assert (mine.chain, mine.base) == ("other", OTHER_BASE)
-    found = rig.reopen().stages.list(chain=None, state=None, after=None, limit=9)
-    assert [stage.id for stage in found.data] == [theirs.id]
 
 
 def test_one_adapter_in_two_chains_has_the_shape_that_each_was_given(rig: Rig) -> None:
