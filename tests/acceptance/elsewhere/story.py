@@ -84,8 +84,9 @@ class Story:
         return [self._complete(model, prompt) for prompt in PROMPTS]
 
     def _serve(self, arguments: list[str]) -> None:
-        # Free instead of the one on the page, which somebody may use.
-        environment = self.environment | {"CHAINLORA_PORT": "0"}
+        # A free port instead of the page's, which somebody may use. Without a supervisor, a start
+        # that fails ends at once and is not tried again.
+        environment = self.environment | {"CHAINLORA_PORT": "0", "CHAINLORA_SUPERVISE": "false"}
         self.server = ServerProcess(["server.cli", *arguments], environment, folder=self.folder)
         self.url = self.server.said(rf"serving {MODEL} at (http://\S+)/v1")[1]
         self.environment["CHAINLORA_URL"] = self.url
