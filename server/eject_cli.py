@@ -47,11 +47,13 @@ def eject(arguments: Sequence[str], screen: Screen) -> int:
     parser.add_argument("out", metavar="OUT", type=Path, help="the new directory; must not exist")
     options = parser.parse_args(arguments)
     model, files, stage = _local(options)
+    from adapters.errors import AdapterError
+
     out = options.out.absolute()
     commands = commands_of(model, out)
     try:
         _write(out, files, commands, stage)
-    except OSError as error:
+    except (AdapterError, OSError) as error:
         raise CommandFailed(str(error)) from error
     if options.json:
         row = {"path": str(out), "model": stage["model"], "revision": stage["revision"]}

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from adapters.base.fingerprint import fingerprint
 from adapters.formats.mlx_lm import read_adapter
@@ -150,6 +151,20 @@ def test_files_that_were_changed_are_not_the_revision(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_full_disk_is_one_line(
+    shell: Shell, here: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the safetensors library says it; nothing is left."""
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("adapters.formats.mlx_lm.write_tensors", full)
+    fails = shell.fails("chain", "eject", "a", str(tmp_path / "out"))
+    assert "out cannot be written, the disk is full" in fails
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "rows.jsonl"]
+
+
 def test_wrong_usage_is_said_before_the_server_is_asked(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,18 +178,29 @@ def test_wrong_usage_is_said_before_the_server_is_asked(
 
 @pytest.mark.slow
 def test_both_commands_run(shell: Shell, here: dict[str, str], tmp_path: Path) -> None:
-    """As they are printed, with rows in ``data``; training starts from the ejected weights."""
+    """As they are printed, with rows in ``data``; training starts from the ejected weights.
+
+    At a learning rate of next to nothing it also ends with them, and at another it does not.
+    """
     lines = shell("chain", "eject", "a", str(tmp_path / "out")).splitlines()
     (tmp_path / "data").mkdir()
     rows = '{"text": "The harbour wakes before the town does."}\n' * 8
     for name in ("train", "valid"):
         (tmp_path / "data" / f"{name}.jsonl").write_text(rows)
-    short = ["--iters", "1", "--batch-size", "1", "--val-batches", "1"]
-    for line, more in zip(lines[1:], (["--max-tokens", "3"], short), strict=True):
+    short = ["--iters", "1", "--batch-size", "1", "--val-batches", "1", "--learning-rate"]
+
+    def run(line: str, *more: str) -> str:
         program, *arguments = shlex.split(line)
         command = [sys.executable, "-m", "mlx_lm", program.removeprefix("mlx_lm."), *arguments]
         done = subprocess.run([*command, *more], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    parent, child = read_adapter(tmp_path / "out"), read_adapter(tmp_path / "out-next")
-    assert child.shape == parent.shape
-    assert sorted(child.tensors) == sorted(parent.tensors)
+        return done.stdout
+
+    assert "Generation: 3 tokens" in run(lines[1], "--max-tokens", "3")
+    parent = read_adapter(tmp_path / "out")
+    for rate in ("1e-30", "1e-3"):
+        run(lines[2], *short, rate)
+        child = read_adapter(tmp_path / "out-next")
+        assert child.shape == parent.shape
+        assert sorted(child.tensors) == sorted(parent.tensors)
+        assert (child.tensors == parent.tensors) is (rate == "1e-30")
