@@ -22,6 +22,7 @@ from adapters.errors import AdapterFileError
 from adapters.formats.arrays import HostArray
 from adapters.formats.config_file import read_config
 from adapters.formats.files import sync
+from adapters.formats.limits import MOST_RANK, MOST_SCALE, check_limits
 from adapters.formats.pairs import Pair, check_matrix, checked_pair, is_module_path
 from adapters.formats.safetensors_file import read_tensors, write_tensors
 from adapters.shape import LoraShape, Target
@@ -61,8 +62,8 @@ class AdapterFiles:
 class _LoraParameters(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore")
 
-    rank: int = Field(ge=1, le=4096)
-    scale: float = Field(ge=-1e4, le=1e4)
+    rank: int = Field(ge=1, le=MOST_RANK)
+    scale: float = Field(ge=-MOST_SCALE, le=MOST_SCALE)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     keys: list[str] | None = Field(default=None, min_length=1, max_length=1000)
 
@@ -106,6 +107,7 @@ def read_adapter(path: Path, *, follow_links: bool = False) -> AdapterFiles:
         raise AdapterFileError(
             f"{file} contradicts {CONFIG}: {misfits[0]}{more}. Give both files of one training run."
         )
+    check_limits(file, shape, tensors)
     return files
 
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from adapters.errors import AdapterFileError
 from adapters.formats.arrays import HostArray, from_values, values_of
 from adapters.formats.files import read_bytes, sync
+from adapters.formats.limits import MOST_TENSORS, check_limits
 from adapters.formats.mlx_lm import AdapterFiles
 from adapters.formats.oldest import Heads, with_todays_names
 from adapters.formats.pairs import Pair, check_matrix, checked_pair, is_module_path
@@ -33,7 +34,6 @@ DEFAULT_SCALE = 20.0
 """What ``lora.py`` multiplies by since 2024-01-09; before, it was 2."""
 
 _MOST_BYTES = 8 << 30
-_MOST_MEMBERS = 20_000
 _UNPACKED_FLOOR, _UNPACKED_RATIO = 64 << 20, 64
 """A's values are noise that does not compress, so a sound archive never grows much."""
 _MOST_NPY_HEADER = 10_000
@@ -95,10 +95,9 @@ def read_npz(
         )
     targets = [Target(module, ranks[0], 0, 0) for module in tensors]
     keys = tuple(sorted({target.key for target in targets}))
-    return AdapterFiles(
-        LoraShape(ranks[0], scale, num_layers, keys),
-        {name: tensors[name] for name in sorted(tensors)},
-    )
+    shape = LoraShape(ranks[0], scale, num_layers, keys)
+    check_limits(file, shape, tensors)
+    return AdapterFiles(shape, {name: tensors[name] for name in sorted(tensors)})
 
 
 def write_npz(path: Path, files: AdapterFiles, *, scale: float | None = None) -> float:
@@ -181,9 +180,9 @@ def _members(file: Path) -> Iterator[tuple[str, HostArray]]:
 
 def _check_entries(file: Path, entries: list[zipfile.ZipInfo], packed: int) -> None:
     """Refuse archives that grow, before anything is unpacked, and doubtful members."""
-    if len(entries) > _MOST_MEMBERS:
+    if len(entries) > MOST_TENSORS:
         raise AdapterFileError(
-            f"{file} has {len(entries)} members, at most {_MOST_MEMBERS} are read. Give an "
+            f"{file} has {len(entries)} members, at most {MOST_TENSORS} are read. Give an "
             "adapter's own file."
         )
     most = min(_MOST_BYTES, _UNPACKED_FLOOR + _UNPACKED_RATIO * packed)
@@ -198,6 +197,12 @@ def _check_entries(file: Path, entries: list[zipfile.ZipInfo], packed: int) -> N
         if entry.filename in seen:
             raise AdapterFileError(f"{file}: {entry.filename!r} stands there twice; save it again.")
         seen.add(entry.filename)
+        # Python unpacks the other kinds in one piece, whatever length was asked for.
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise AdapterFileError(
+                f"{file}: {entry.filename!r} is packed in a way that no npz has; save it with "
+                "savez or savez_compressed."
+            )
         if not entry.filename.endswith(_SUFFIX):
             raise AdapterFileError(
                 f"{file}: {entry.filename!r} is no array. PyTorch's archives hold pickles and are "

@@ -25,6 +25,7 @@ from adapters.errors import AdapterFileError
 from adapters.formats.arrays import HostArray, from_values, padded, transposed, values_of
 from adapters.formats.config_file import read_config
 from adapters.formats.files import sync
+from adapters.formats.limits import MOST_RANK, check_limits
 from adapters.formats.mlx_lm import AdapterFiles
 from adapters.formats.pairs import Pair, check_matrix, checked_pair, is_module_path
 from adapters.formats.safetensors_file import read_tensors, write_tensors
@@ -74,7 +75,7 @@ class _Config(BaseModel):
 
     peft_type: str
     # The defaults are peft's own: what is no LoRA has neither, and is refused by its type.
-    r: int = Field(default=8, ge=1, le=4096)
+    r: int = Field(default=8, ge=1, le=MOST_RANK)
     lora_alpha: float = Field(default=8.0, ge=-1e8, le=1e8)
     use_rslora: bool = False
     bias: str = "none"
@@ -110,6 +111,7 @@ def read_peft(path: Path, *, num_layers: int = -1, follow_links: bool = False) -
     tensors = {name: (padded(a, 1, rank), padded(b, 0, rank)) for name, (a, b) in tensors.items()}
     keys = tuple(sorted({Target(module, rank, 0, 0).key for module in tensors}))
     shape = LoraShape(rank, scale, num_layers, keys, config.lora_dropout)
+    check_limits(file, shape, tensors)
     return AdapterFiles(shape, {name: tensors[name] for name in sorted(tensors)})
 
 
@@ -286,8 +288,8 @@ def _one_scale(
 def _times(b: HostArray, factor: float) -> HostArray | None:
     """``b`` times ``factor`` where float32 holds every product exactly, else None."""
     values = values_of(b).astype(np.float64)
-    product = values * factor
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        product = values * factor
         rounded = product.astype(np.float32)
     if not np.isfinite(rounded).all() or not (rounded.astype(np.float64) == product).all():
         return None

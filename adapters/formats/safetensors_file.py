@@ -7,6 +7,7 @@ of them but one: of two entries with the same name it silently takes the last.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, TensorSpec, deserialize, serialize_file
 from adapters.errors import AdapterFileError
 from adapters.formats.arrays import FLOATS, HostArray
 from adapters.formats.files import read_bytes
+from adapters.formats.limits import MOST_TENSORS
 
 _LENGTH_BYTES = 8
 _MOST_HEADER_BYTES = 16 << 20
@@ -44,6 +46,11 @@ def read_tensors(file: Path, *, most: int) -> dict[str, HostArray]:
         raise AdapterFileError(
             f"{file} is not a sound safetensors file ({error}): export the adapter again."
         ) from error
+    if len(entries) > MOST_TENSORS:
+        raise AdapterFileError(
+            f"{file} has {len(entries)} tensors, at most {MOST_TENSORS} are read. Give an "
+            "adapter's own file."
+        )
     _refuse_duplicates(file, raw)
     del raw
     return {name: _tensor(file, name, entry) for name, entry in entries}
@@ -92,8 +99,7 @@ def _refuse_duplicates(file: Path, raw: bytes) -> None:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = next(name for name, times in Counter(n for n, _ in pairs).items() if times > 1)
             raise AdapterFileError(
                 f"{file} is not a sound safetensors file ({twice!r} stands twice in its header): "
                 "export the adapter again."

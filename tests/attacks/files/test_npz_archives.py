@@ -88,6 +88,22 @@ def test_a_member_that_hides_its_size_is_cut_off(
     assert resident_bytes() - before < 32 * MIB
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_packings_that_no_npz_has_are_refused_unpacked(
+    tmp_path: Path, resident_bytes: Callable[[], int], kind: int
+) -> None:
+    """Python unpacks them in one piece: 500 bytes became 400 MiB here, whatever they said."""
+    path = written(tmp_path / "a.npz", {A: bytes(64 * MIB)}, kind)
+    raw = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        at = raw.index(signature) + offset
+        raw[at : at + 4] = struct.pack("<L", MIB)
+    path.write_bytes(raw)
+    before = resident_bytes()
+    assert "is packed in a way that no npz has" in refusal(path)
+    assert resident_bytes() - before < 32 * MIB
+
+
 def test_members_that_share_their_bytes_count_each(tmp_path: Path) -> None:
     """A bomb without compression: a thousand entries for one stream."""
     big = bytes(MIB)
