@@ -36,15 +36,15 @@ def attention(
     ``mask`` is None, "causal", true where a key is seen, or added to the scores.
     """
     rows, heads, length, width = queries.shape
-    key_heads, seen = keys.shape[1], keys.shape[2]
-    quantized = hasattr(cache, "bits")
-    faster = is_faster(rows * heads * length * seen, queries.dtype)
-    if quantized or sinks is not None or not faster:
+    # A quantized cache returns its keys as triples, which only mlx-lm reads.
+    plain = sinks is None and not hasattr(cache, "bits")
+    if not plain or not is_faster(rows * heads * length * keys.shape[2], queries.dtype):
         own: Any = models.scaled_dot_product_attention
         other: mx.array = own(
             queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks
         )
         return other
+    key_heads, seen = keys.shape[1], keys.shape[2]
     # The heads that share a key head are one product with it.
     grouped = (queries * scale).reshape(rows, key_heads, -1, width)
     scores = grouped @ keys.swapaxes(-1, -2)
