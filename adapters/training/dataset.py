@@ -9,8 +9,9 @@ from typing import Any
 
 from adapters.lineage import TrainSettings
 from adapters.ports import Tokenizer
+from adapters.strict_json import check_values
 from adapters.training.batches import Example
-from adapters.training.jsonl import BadLine, check_values, read_lines
+from adapters.training.jsonl import BadLine, read_lines
 from adapters.training.render import Renderer
 from adapters.training.rows import Faults, read_rows
 

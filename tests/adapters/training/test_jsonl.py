@@ -9,14 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.training.jsonl import (
-    MAX_DEPTH,
-    MAX_LINE_BYTES,
-    BadLine,
-    check_values,
-    parse_object,
-    read_lines,
-)
+from adapters.strict_json import MAX_DEPTH, check_values
+from adapters.training.jsonl import MAX_LINE_BYTES, BadLine, parse_object, read_lines
 from adapters.training.rows import Faults, TextRow, check_rows, read_rows
 
 GOOD = b'{"text": "Good day"}'
