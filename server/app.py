@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from server.api.admin.ports import Chains, Datasets, Stages, Transfers
+from server.api.admin.ports import Archives, Chains, Datasets, Stages, Transfers
 from server.api.application import create_api
 from server.api.parts import HttpLimits, Parts
 from server.api.transport import http_protocol
@@ -44,6 +44,7 @@ class Management:
     chains: Chains
     datasets: Datasets
     transfers: Transfers
+    archives: Archives
     start: Callable[[], None]
     stop: Callable[[], None]
 
@@ -131,6 +132,7 @@ def build(settings: Settings, load: Load) -> Application:
         chains=None if management is None else management.chains,
         datasets=None if management is None else management.datasets,
         transfers=None if management is None else management.transfers,
+        archives=None if management is None else management.archives,
     )
     return Application(settings, loaded, create_api(parts), parts.closing)
 

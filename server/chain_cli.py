@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from server.admin_client import AdminClient, Json
+from server.archive_cli import open_file, pack
 from server.arguments import UsageError
 from server.eject_cli import eject, fuse_chain
 from server.screen import Screen, moment, shown, table
@@ -26,6 +27,8 @@ commands:
   eject     write a revision for mlx-lm, with the commands that use it
   import    start a chain from an adapter of mlx-examples, mlx-lm or PEFT
   export    write a revision as one of them
+  pack      write a whole chain as one file, its data too if you like
+  open      open such a file: the same chain on another machine
 
 A REVISION is a stage number, a revision id or a label.
 'chainlora chain COMMAND --help' lists a command's options.
@@ -46,6 +49,8 @@ def run(arguments: Sequence[str], screen: Screen) -> int:
         "eject": eject,
         "import": bring_in,
         "export": export,
+        "pack": pack,
+        "open": open_file,
     }
     return dispatch("chain", USAGE, commands, arguments, screen)
 

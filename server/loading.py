@@ -22,6 +22,7 @@ from adapters.formats.oldest import Heads
 from adapters.lora.targets import linear_targets
 from adapters.pins import Pins
 from adapters.shape import BaseShape
+from adapters.stages.archives import ArchiveService
 from adapters.stages.imports import began_elsewhere, bring_in, read_arrival
 from adapters.stages.intake import Intake
 from adapters.stages.run import Host
@@ -127,6 +128,7 @@ def _management(host: Host, tokenizer: BaseTokenizer, pins: Pins, engine: MlxEng
         chains=ChainService(host.store, pins, engine.forget),
         datasets=DatasetService(host.store, intake),
         transfers=TransferService(host.store, host.base),
+        archives=ArchiveService(host.store, host.base, pins),
         start=runner.start,
         stop=runner.stop,
     )

@@ -134,8 +134,8 @@ def _fetch(client: AdminClient, chain: str, query: dict[str, object], out: Path)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         received = Path(folder) / "received"
         with client.download("chains", chain, "export", query=query) as response:
-            notes = _notes(response.headers.get(NOTES, "[]"))
-            _save(response, received)
+            notes = notes_of(response.headers.get(NOTES, "[]"))
+            save(response, received)
         if query["format"] == "npz":
             os.link(received, out)
             return notes
@@ -147,7 +147,8 @@ def _fetch(client: AdminClient, chain: str, query: dict[str, object], out: Path)
     return notes
 
 
-def _save(response: http.client.HTTPResponse, file: Path) -> None:
+def save(response: http.client.HTTPResponse, file: Path) -> None:
+    """Write the answer's bytes to ``file``, durably; raises Unreachable where it breaks off."""
     expected = response.length
     with file.open("wb") as sink:
         while piece := response.read(_PIECE):
@@ -171,7 +172,8 @@ def _unpack(received: Path, folder: Path) -> None:
         raise AdminError(f"The server's answer is no archive ({error}).") from None
 
 
-def _notes(header: str) -> list[str]:
+def notes_of(header: str) -> list[str]:
+    """What the header ``x-chainlora-notes`` says; nothing where it is no such list."""
     try:
         notes = json.loads(header)
     except ValueError:

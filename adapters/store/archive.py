@@ -6,19 +6,19 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adapters.chain_record import ChainRecord
 from adapters.errors import ChainExists
 from adapters.lineage import Chain, Dataset, Json, Stage
-from adapters.shape import LoraShape
 from adapters.store.chains import Chains
 from adapters.store.database import Database
 from adapters.store.datasets import Datasets
 from adapters.store.events import Events
-from adapters.store.layout import Layout, settle
+from adapters.store.layout import Layout
+from adapters.store.placing import Placing
 from adapters.store.records import dump
 
 
@@ -43,14 +43,14 @@ class Archive:
         chains: Chains,
         datasets: Datasets,
         events: Events,
-        clock: Callable[[], float],
+        placing: Placing,
     ) -> None:
         self._database = database
         self._layout = layout
         self._chains = chains
         self._datasets = datasets
         self._events = events
-        self._clock = clock
+        self._placing = placing
 
     def record(
         self, name: str, hold: Callable[[ChainRecord], None] = lambda _: None
@@ -64,7 +64,12 @@ class Archive:
             self._chains.resolve(name, None)
             chain, stages = self._chains.get(name), self._chains.stages(name)
             row = connection.execute("SELECT * FROM chains WHERE name = ?", (name,)).fetchone()
-            ended = tuple(stage for stage in stages if stage.state.is_final)
+            # Without what means something here alone.
+            ended = tuple(
+                replace(stage, fence=0, unavailable=None)
+                for stage in stages
+                if stage.state.is_final
+            )
             record = ChainRecord(
                 name=name,
                 base=chain.base,
@@ -107,10 +112,9 @@ class Archive:
             connection = still.enter_context(self._database.write())
             self.refuse_taken(record.name)
             for revision, (directory, manifest) in arrived.revisions.items():
-                final = self._layout.revisions / revision
-                settle(directory, final, manifest)
+                self._placing.place(directory, revision, manifest)
                 shape = next(record.holders(revision)).shape
-                self._count(connection, final, shape)
+                self._placing.count(connection, revision, shape)
             for dataset, file in arrived.datasets:
                 self._datasets.place(file, dataset.id)
                 self._datasets.insert(connection, dataset)
@@ -118,15 +122,6 @@ class Archive:
         for stage_id in ids:
             self._events.announce(stage_id)
         return self._chains.get(record.name)
-
-    def _count(
-        self, connection: sqlite3.Connection, directory: Path, shape: LoraShape | None
-    ) -> None:
-        nbytes = sum(file.stat().st_size for file in directory.iterdir())
-        connection.execute(
-            "INSERT INTO revisions VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-            (directory.name, dump(shape), nbytes, self._clock()),
-        )
 
     def _insert(self, connection: sqlite3.Connection, record: ChainRecord) -> Sequence[str]:
         """The rows of the chain; the ids of its stages."""

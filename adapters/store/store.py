@@ -19,6 +19,7 @@ from adapters.store.deletion import Deletion
 from adapters.store.events import Events
 from adapters.store.layout import Layout
 from adapters.store.lock import DirectoryLock
+from adapters.store.placing import Placing
 from adapters.store.stages import Stages
 from adapters.store.unavailable import Unavailable
 
@@ -67,7 +68,8 @@ class Store:
         )
         self.datasets = Datasets(database, layout, clock)
         self.deletion = Deletion(database, layout, self.chains, clock)
-        self.archive = Archive(database, layout, self.chains, self.datasets, self.events, clock)
+        placing = Placing(layout, self.unavailable, clock)
+        self.archive = Archive(database, layout, self.chains, self.datasets, self.events, placing)
 
     @property
     def base(self) -> str:

@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from server.api.admin.archives import OPENED
 from server.api.admin.datasets import UPLOADS
 from server.api.admin.routes import administration_routes
 from server.api.admin.transfers import IMPORTS
@@ -30,7 +31,7 @@ def create_api(parts: Parts) -> FastAPI:
                 max_bytes=limits.max_body_bytes,
                 timeout_s=limits.body_timeout_s,
                 uploads=dict.fromkeys(
-                    (UPLOADS, IMPORTS),
+                    (UPLOADS, IMPORTS, OPENED),
                     Upload(limits.max_upload_bytes, total_s=limits.request_timeout_s),
                 ),
             ),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.api.admin.ports import Chains, Datasets, Stages, Transfers
+from server.api.admin.ports import Archives, Chains, Datasets, Stages, Transfers
 from server.core.ports import Catalog, Engine, Tokenizer
 
 
@@ -32,9 +32,9 @@ class Parts:
     ``fingerprint`` is the constant ``system_fingerprint``. ``facts`` are shown in
     ``/admin/engine`` beside the statistics. ``clock`` gives Unix seconds, ``new_id`` 32 characters
     that never repeat, ``draw_seed`` an unpredictable integer below 2**64 for a request without one.
-    The routes of ``stages``, ``chains``, ``datasets`` and ``transfers`` are there where the part
-    is. Whoever stops the process sets ``closing`` on its event loop: streams that have no end of
-    their own end then.
+    The routes of ``stages``, ``chains``, ``datasets``, ``transfers`` and ``archives`` are there
+    where the part is. Whoever stops the process sets ``closing`` on its event loop: streams that
+    have no end of their own end then.
     """
 
     engine: Engine
@@ -50,4 +50,5 @@ class Parts:
     chains: Chains | None = None
     datasets: Datasets | None = None
     transfers: Transfers | None = None
+    archives: Archives | None = None
     closing: asyncio.Event = field(default_factory=asyncio.Event)

@@ -93,6 +93,25 @@ def chain_name(text: str) -> str:
     return text
 
 
+def new_chain_name(text: str, param: str) -> str:
+    """A name for a new chain; raises InvalidRequest for what cannot be one."""
+    if not is_chain_name(text):
+        raise InvalidRequest(
+            "A chain's name is letters, digits, '.', '_' and '-', at most 64, the first a "
+            "letter or digit.",
+            param=param,
+        )
+    return text
+
+
+def flag_of(query: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """``true`` or ``false``."""
+    text = query.get(name)
+    if text not in (None, "true", "false"):
+        raise InvalidRequest(f"{name}: must be true or false.", param=name)
+    return default if text is None else text == "true"
+
+
 def revision_name(text: str) -> str:
     """A stage number, revision id or label; raises RevisionNotFound for any other text."""
     if _ID.fullmatch(text) is None:

@@ -161,6 +161,30 @@ class Package(Protocol):
         ...
 
 
+class Archives(Protocol):
+    """Whole chains, to and from one file."""
+
+    def pack(self, chain: str, *, with_data: bool) -> Package:
+        """The chain with its lineage, every revision that is there and, if asked, its data sets.
+
+        Raises ChainNotFound, RevisionNotFound (it has none yet), DatasetNotFound (one was deleted
+        meanwhile), AdapterFileError (one is damaged), StorageFull.
+        """
+        ...
+
+    def incoming(self) -> Path:
+        """A fresh directory on the store's disk for a chain file."""
+        ...
+
+    def bring_in(self, file: Path, name: str | None) -> tuple[Chain, Sequence[Stage]]:
+        """Open a file that lies in such a directory, as ``name`` or under its own name.
+
+        Everything is checked before anything is stored. Raises AdapterFileError, AdapterMismatch,
+        ChainExists, StorageFull.
+        """
+        ...
+
+
 class Transfers(Protocol):
     """Adapters from elsewhere, and revisions for elsewhere."""
 

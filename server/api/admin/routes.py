@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from server.api.admin.archives import archive_routes
 from server.api.admin.chains import chain_routes
 from server.api.admin.datasets import dataset_routes
 from server.api.admin.stages import stage_routes
@@ -22,4 +23,6 @@ def administration_routes(parts: Parts) -> APIRouter:
         router.include_router(dataset_routes(parts.datasets))
     if parts.transfers is not None:
         router.include_router(transfer_routes(parts, parts.transfers))
+    if parts.archives is not None:
+        router.include_router(archive_routes(parts, parts.archives))
     return router

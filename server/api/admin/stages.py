@@ -12,6 +12,7 @@ from adapters.lineage import Stage
 from adapters.states import StageState
 from server.api.admin.asked import (
     chain_name,
+    flag_of,
     idempotency_of,
     json_response,
     limit_of,
@@ -95,7 +96,7 @@ def _add_events(router: APIRouter, parts: Parts, stages: Stages) -> None:
     async def events(stage: str, request: Request) -> Response:
         query = query_of(request, "after", "limit", "stream")
         after = _after(request, query.get("after"))
-        if _is_stream(query.get("stream")):
+        if flag_of(query, "stream", default=True):
             if "limit" in query:
                 raise InvalidRequest(
                     "limit has no meaning for a stream; add stream=false.", param="limit"
@@ -127,12 +128,6 @@ def _after(request: Request, asked: str | None) -> int:
     if given:
         return number_of(given, "Last-Event-ID")
     return 0 if asked is None else number_of(asked, "after")
-
-
-def _is_stream(text: str | None) -> bool:
-    if text not in (None, "true", "false"):
-        raise InvalidRequest("stream: must be true or false.", param="stream")
-    return text != "false"
 
 
 def _state(text: str | None) -> StageState | None:

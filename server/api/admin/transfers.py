@@ -14,14 +14,19 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from adapters.lineage import Stage
-from server.api.admin.asked import chain_name, json_response, query_of, revision_name
+from server.api.admin.asked import (
+    chain_name,
+    json_response,
+    new_chain_name,
+    query_of,
+    revision_name,
+)
 from server.api.admin.ports import Package, Transfers
 from server.api.admin.stages import base_name
 from server.api.admin.uploads import Bounded, save_form
 from server.api.admin.wire import stage_row
 from server.api.parts import Parts
 from server.core.errors import InvalidRequest
-from server.core.names import is_chain_name
 
 IMPORTS = "/admin/chains/{chain}/import"
 """The path whose POST may be as long as ``max_upload_bytes``."""
@@ -45,13 +50,7 @@ def transfer_routes(parts: Parts, transfers: Transfers) -> APIRouter:
     @router.post(IMPORTS, response_model=None)
     async def bring_in(chain: str, request: Request) -> Response:
         query_of(request)
-        if not is_chain_name(chain):
-            raise InvalidRequest(
-                "A chain's name is letters, digits, '.', '_' and '-', at most 64, the first a "
-                "letter or digit.",
-                param="chain",
-            )
-        folder = await on_thread(transfers.incoming, chain)
+        folder = await on_thread(transfers.incoming, new_chain_name(chain, "chain"))
         try:
             stage = await _received(request, transfers, chain, folder)
         finally:
@@ -74,7 +73,7 @@ def transfer_routes(parts: Parts, transfers: Transfers) -> APIRouter:
                 name, revision, form, fold_scale=fold_scale, base_model=base_model
             )
         )
-        return await on_thread(_sent, package)
+        return await on_thread(sent, package)
 
     return router
 
@@ -137,7 +136,7 @@ def _layers(given: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def _sent(package: Package) -> Response:
+def sent(package: Package) -> Response:
     """The file as a stream. Its name goes at once, so that nothing is left whatever happens."""
     try:
         stream = package.path.open("rb")
