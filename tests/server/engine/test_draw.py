@@ -75,8 +75,10 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_its_mass(
     kept = np.array(keep_top_p(mx.array(weights, mx.float32), column(top_p, top_p)))
     for row, full in zip(kept, weights, strict=True):
         falling = np.sort(full)[::-1]
-        size = int((np.cumsum(falling) - falling < top_p).sum())
-        assert abs(int((row > 0).sum()) - size) <= 1
+        before = np.cumsum(falling) - falling
+        # float32 sums of thousands of numbers are off by some 1e-6.
+        least, most = (int((before < top_p + off).sum()) for off in (-1e-5, 1e-5))
+        assert least <= int((row > 0).sum()) <= most
         assert row.sum() >= top_p - 1e-4
 
 
