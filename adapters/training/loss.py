@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from adapters.base.elementwise import logsumexp
 from adapters.training.batches import Example
 from adapters.training.tree import Parameters, TrainingTree
 
@@ -83,7 +84,7 @@ def summed_loss(logits: mx.array, targets: mx.array) -> mx.array:
     """The sum of cross-entropies in float32; logits (tokens, vocabulary), targets (tokens,)."""
     scores = logits.astype(mx.float32)
     picked = mx.take_along_axis(scores, targets[:, None], axis=-1)[:, 0]
-    return mx.sum(mx.logsumexp(scores, axis=-1) - picked)
+    return mx.sum(logsumexp(scores) - picked)
 
 
 def whole_loss(tree: TrainingTree, batch: Batch) -> mx.array:

@@ -13,6 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from adapters.base.elementwise import logsumexp, softmax
 from server.core.messages import Sampling, TokenLogprobs
 from server.engine.draw import draw, keep_min_p, keep_top_k, keep_top_p, uniform
 
@@ -106,7 +107,7 @@ class _Filters:
             limited = keep_top_k(logits, border, most)
             free = mx.array([[not k] for k in self._top_k])
             logits = mx.where(free, logits, limited)
-        weights = mx.softmax(logits, axis=-1)
+        weights = softmax(logits)
         if min(self._top_p) < 1:
             weights = keep_top_p(weights, _column(self._top_p))
         if max(self._min_p) > 0:
@@ -169,7 +170,7 @@ class BatchSampler:
             return Report((), ())
         rows = mx.array(self._reporting)
         logprobs = logits[rows]
-        logprobs = logprobs - mx.logsumexp(logprobs, axis=-1, keepdims=True)
+        logprobs = logprobs - logsumexp(logprobs)[:, None]
         chosen = mx.take_along_axis(logprobs, tokens[rows][:, None], axis=-1)
         most = max(self._alternatives[index] for index in self._reporting)
         if not most:
