@@ -76,8 +76,8 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_its_mass(
     for row, full in zip(kept, weights, strict=True):
         falling = np.sort(full)[::-1]
         before = np.cumsum(falling) - falling
-        # float32 sums of thousands of numbers are off by some 1e-6.
-        least, most = (int((before < top_p + off).sum()) for off in (-1e-5, 1e-5))
+        # float32 sums of thousands of numbers are off by up to 1e-4 of their mass.
+        least, most = (int((before < top_p + off).sum()) for off in (-1e-4, 1e-4))
         assert least <= int((row > 0).sum()) <= most
         assert row.sum() >= top_p - 1e-4
 
