@@ -16,7 +16,7 @@ from adapters.errors import AdapterFileError
 from adapters.formats.mlx_lm import CONFIG, WEIGHTS
 from adapters.formats.stored_zip import Digest
 from adapters.lineage import Dataset, Stage
-from adapters.training.jsonl import BadLine, parse_object
+from adapters.strict_json import BadJson, parse_object
 
 FORMAT = "chainlora chain 1"
 MANIFEST = "manifest.json"
@@ -26,7 +26,8 @@ _FORMATS = FORMAT.rstrip("0123456789")
 _MOST_BYTES = 1 << 50
 _OF_ITS_STORE = ("fence", "unavailable")
 """Fields of a stage that mean something to one data directory alone."""
-_LATER = "A later version of chainlora packed it: open it with that."
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_LATER = "A later version of chainlora may have packed it: open it with that."
 
 
 class _Part(BaseModel):
@@ -152,8 +153,8 @@ def parsed(path: Path, raw: bytes) -> tuple[Content, Sequence[MemberRow]]:
     Raises AdapterFileError with the first thing that is wrong.
     """
     try:
-        plain = parse_object(raw, most=MOST_MANIFEST_BYTES)
-    except BadLine as error:
+        plain = parse_object(raw)
+    except BadJson as error:
         raise refusal(path, f"its {MANIFEST} {error}") from None
     found = plain.get("format")
     if found != FORMAT:
@@ -165,10 +166,11 @@ def parsed(path: Path, raw: bytes) -> tuple[Content, Sequence[MemberRow]]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:128]
-        raise refusal(path, f"its {MANIFEST}: {where}: {first['msg']}") from None
-    for given, stage in zip(plain["stages"], manifest.stages, strict=True):
-        if unknown := _unknown(given, json.loads(json.dumps(_lasting(stage)))):
-            raise refusal(path, f"a stage has the unknown field {unknown[:64]!a}", _LATER)
+        cure = _LATER if first["type"] in _UNKNOWN else None
+        raise refusal(path, f"its {MANIFEST}: {where}: {first['msg']}", cure) from None
+    for stage in plain["stages"]:
+        if own := [name for name in _OF_ITS_STORE if name in stage]:
+            raise refusal(path, f"its {MANIFEST}: a stage cannot take {own[0]!r} along")
     content = _content(path, manifest)
     _check_members(path, content, manifest.members)
     return content, manifest.members
@@ -204,23 +206,14 @@ def _check_members(path: Path, content: Content, members: Sequence[MemberRow]) -
             raise refusal(path, f"{name} is missing")
         if member.name != name:
             raise refusal(path, f"a member is called {member.name[:128]!a}, not {name!a}")
-    sizes = {each.name: each.size for each in members}
+    rows = {each.name: each for each in members}
     for dataset in content.datasets:
-        if sizes[dataset_name(dataset.id)] != dataset.nbytes:
-            raise refusal(path, f"the data set {dataset.id} has two sizes")
+        member = rows[dataset_name(dataset.id)]
+        if member.sha256 != dataset.id:
+            raise refusal(path, f"{member.name} has another SHA-256 than its name")
+        if member.size != dataset.nbytes:
+            raise refusal(path, f"{member.name} has two sizes")
 
 
 def _lasting(stage: Stage) -> dict[str, Any]:
     return {name: value for name, value in asdict(stage).items() if name not in _OF_ITS_STORE}
-
-
-def _unknown(given: Any, kept: Any) -> str | None:
-    """The name of a field in ``given`` that did not make it into ``kept``."""
-    if not (isinstance(given, dict) and isinstance(kept, dict)):
-        return None
-    for name, value in given.items():
-        if name not in kept:
-            return str(name)
-        if found := _unknown(value, kept[name]):
-            return found
-    return None

@@ -33,8 +33,8 @@ from adapters.stages.revisions import read_revision
 from adapters.store import Store
 from adapters.store.archive import Arrived
 from adapters.store.database import translated
+from adapters.strict_json import BadJson, parse_object
 from adapters.training.dataset import check_dataset
-from adapters.training.jsonl import BadLine, parse_object
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def _revision(
     try:
         raw = read_bytes(directory / MANIFEST, most=_MOST_MANIFEST_BYTES)
         return directory, parse_object(raw)
-    except BadLine as error:
+    except BadJson as error:
         raise refusal(file, f"revisions/{revision}/{MANIFEST} {error}") from None
 
 

@@ -32,14 +32,14 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
             whole = rest.endswith(b"\n")
 
 
-def parse_object(line: bytes, *, most: int = MAX_LINE_BYTES) -> dict[str, Any]:
-    """The JSON object that ``line`` holds, of at most ``most`` bytes.
+def parse_object(line: bytes) -> dict[str, Any]:
+    """The JSON object that ``line`` holds.
 
     Raises BadLine for anything else, and for what Python's reader lets pass: NaN and Infinity,
     numbers beyond a double, keys that occur twice, half a surrogate pair, a byte order mark.
     """
-    if len(line) > most:
-        raise BadLine(f"is longer than {most:,} bytes")
+    if len(line) > MAX_LINE_BYTES:
+        raise BadLine(f"is longer than {MAX_LINE_BYTES:,} bytes")
     if line.startswith(_BOM):
         raise BadLine("begins with a byte order mark: save the file as UTF-8 without one")
     if not line.strip():
