@@ -7,6 +7,7 @@ for a class without a row and for a row without a class.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from typing import Final, NotRequired, TypedDict
 
@@ -104,6 +105,11 @@ TABLE: Final[dict[str, Wire]] = {
     _ADAPTERS + "DeviceGone": Wire(503, _SERVER, "device_gone", retry_after_s=5),
 }
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_ROOM = (
+    "The disk of the data directory is full; delete data sets or revisions, or make room on it, "
+    "and send the request again."
+)
 _UNEXPECTED = Wire(500, _SERVER, "internal_error")
 
 
@@ -124,9 +130,12 @@ def qualified_name(error_class: type[BaseException]) -> str:
 def to_body(error: BaseException, *, request_id: str = "") -> ErrorBody:
     """The wire form of ``error``.
 
-    An error outside both trees is a defect of ours: its text may hold anything, so the client gets
-    a fixed sentence with ``request_id``, under which the log has the rest.
+    A write that the system refused for lack of room is StorageFull, wherever it happened. Any other
+    error outside both trees is a defect of ours: its text may hold anything, so the client gets a
+    fixed sentence with ``request_id``, under which the log has the rest.
     """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return _body(TABLE[_ADAPTERS + "StorageFull"], _NO_ROOM, None)
     for ancestor in type(error).__mro__:
         wire = TABLE.get(qualified_name(ancestor))
         if wire is not None:

@@ -154,7 +154,7 @@ class Progress:
         ]
         text = "  ".join(filter(None, facts))
         if self._screen.is_terminal:
-            self._draw(f"{_bar(percent)} {text}" if self._steps else text)
+            self._draw(f"{bar(percent)} {text}" if self._steps else text)
         elif percent != self._percent or step == self._steps:
             self._line(text)
         self._percent = percent
@@ -196,7 +196,7 @@ def _told(kind: str, data: Json) -> list[str]:
 def outcome(stage: Json) -> list[str]:
     """How the stage ended, in words."""
     status = stage["status"]
-    if status in ("failed", "paused") and stage["error"]:
+    if status != "succeeded" and stage["error"]:
         error = stage["error"]
         return [f"{shown(status)} ({shown(error['code'])}): {shown(error['message'], most=4000)}"]
     figures = [
@@ -209,7 +209,8 @@ def outcome(stage: Json) -> list[str]:
     return [f"the stage is {shown(status)}"]
 
 
-def _bar(percent: int) -> str:
+def bar(percent: int) -> str:
+    """How much of something is done."""
     full = _BAR * min(max(percent, 0), 100) // 100
     return f"[{'#' * full}{'.' * (_BAR - full)}]"
 

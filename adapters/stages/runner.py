@@ -32,6 +32,7 @@ class Runner:
         self._woken = True
         self._stopping = False
         self._asks: dict[str, Ask] = {}
+        self._unwritten: tuple[str, Fault] | None = None
         self._running: str | None = None
 
     def start(self) -> None:
@@ -61,6 +62,11 @@ class Runner:
                 return False
             del self._asks[stage_id]
             return True
+
+    def fault_of(self, stage_id: str) -> Fault | None:
+        """What stopped the stage that counts as running because the disk has no room to say so."""
+        unwritten = self._unwritten
+        return unwritten[1] if unwritten is not None and unwritten[0] == stage_id else None
 
     def stop(self) -> None:
         """Give the running stage back with a checkpoint, and end the thread; waits for both."""
@@ -153,7 +159,9 @@ class Runner:
         )
         log.warning("stage %s of %s cannot go on: %s", stage.id, stage.chain, text)
         fault = Fault(code, text)
+        self._unwritten = (stage.id, fault)
         self._record(stage, lambda: self._host.store.stages.suspend(stage.id, stage.fence, fault))
+        self._unwritten = None
         return True
 
     def _move(self, stage: Stage, state: StageState, *, claimed: bool = True) -> None:
@@ -173,8 +181,10 @@ class Runner:
                 write()
             except (ClaimLost, WrongState) as error:  # somebody else moved it first
                 log.info("stage %s: %s", stage.id, error)
-            except Exception:
-                log.exception("how stage %s was left cannot be written yet", stage.id)
+            except Exception as error:
+                trace = None if isinstance(error, StoreError) else error  # that one says it all
+                what = "how stage %s was left cannot be written yet: %s"
+                log.error(what, stage.id, error, exc_info=trace)
                 if self._pause():
                     continue
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from adapters.errors import WrongState
@@ -34,7 +35,7 @@ class StageService:
 
     def get(self, stage_id: str) -> Stage:
         """The stage now."""
-        return self._store.stages.get(stage_id)
+        return self._seen(self._store.stages.get(stage_id))
 
     def list(
         self,
@@ -45,7 +46,8 @@ class StageService:
         limit: int = 20,
     ) -> Page:
         """Newest first."""
-        return self._store.stages.list(chain=chain, state=state, after=after, limit=limit)
+        page = self._store.stages.list(chain=chain, state=state, after=after, limit=limit)
+        return replace(page, data=[self._seen(stage) for stage in page.data])
 
     def cancel(self, stage_id: str) -> Stage:
         """End a stage now where it waits, at its next piece where it runs."""
@@ -77,6 +79,10 @@ class StageService:
     def subscribe(self, notify: Callable[[str], None]) -> Callable[[], None]:
         """Call ``notify`` after each new event."""
         return self._store.events.subscribe(notify)
+
+    def _seen(self, stage: Stage) -> Stage:
+        fault = self._runner.fault_of(stage.id) if stage.state.is_claimed else None
+        return stage if fault is None else replace(stage, error=fault)
 
     def _end_early(self, stage_id: str, ask: Ask, state: StageState) -> Stage:
         # A stage that moves between two of these lines is looked at once more.

@@ -1,5 +1,6 @@
 """The wire form of errors: every class has one, and nothing leaks through it."""
 
+import errno
 import inspect
 from collections.abc import Iterator
 
@@ -33,6 +34,15 @@ CLASSES = [*tree(ServeError), *tree(AdapterError)]
 def test_every_error_has_its_own_row(error_class: type[BaseException]) -> None:
     """A class without a row would be reported as its parent, hence less precisely."""
     assert qualified_name(error_class) in TABLE
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_lack_of_room_is_no_defect_wherever_it_shows(number: int) -> None:
+    """Whatever was being written; no path is told."""
+    body = to_body(OSError(number, "no room", "/secret/path"))
+    assert (body.status, body.content["error"]["code"]) == (507, "storage_full")
+    assert "secret" not in body.content["error"]["message"]
+    assert to_body(OSError(errno.EIO, "bad sector")).status == 500
 
 
 def test_every_row_belongs_to_a_class() -> None:

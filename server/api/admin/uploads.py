@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,6 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
-from adapters.errors import StorageFull
 from server.core.errors import InvalidRequest, UnsupportedMediaType
 
 _PIECE = 256 * 1024
@@ -23,7 +21,6 @@ _PIECE = 256 * 1024
 _MAX_BOUNDARY = 70
 """RFC 2046."""
 _MAX_NAME = 255
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 async def save_upload(request: Request, path: Path) -> str | None:
@@ -31,7 +28,7 @@ async def save_upload(request: Request, path: Path) -> str | None:
 
     The body is the file itself (``application/jsonl``) or a form with the one part ``file``.
     Raises InvalidRequest for another form or a broken one, UnsupportedMediaType for another body,
-    StorageFull where the disk is full. What was written until then is the caller's to remove.
+    OSError where the disk is full. What was written until then is the caller's to remove.
     """
     media_type, options = parse_options_header(request.headers.get("content-type"))
     with await anyio.to_thread.run_sync(path.open, "wb") as file:
@@ -91,16 +88,8 @@ async def _drain(pieces: AsyncIterator[bytes], consume: Callable[[bytes], None])
 
 
 def _write(file: BinaryIO, piece: bytes) -> None:
-    try:
-        file.write(piece)
-        file.flush()
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StorageFull(
-                "The disk of the data directory is full; delete data sets or revisions, or make "
-                "room on it, and send the file again."
-            ) from None
-        raise
+    file.write(piece)
+    file.flush()
 
 
 class _Form:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.errors import DeviceGone, NonFinite, StorageFull, StoreError
-from adapters.lineage import Stage, StageRequest, TrainSettings
+from adapters.lineage import Fault, Stage, StageRequest, TrainSettings
 from adapters.stages import runner as module
 from adapters.stages.asks import Ask, left_in
 from adapters.stages.runner import Runner
@@ -172,6 +172,34 @@ def test_a_stage_that_the_disk_stops_is_paused_with_the_reason(
     bench.reached(
         *(stage, S.QUEUED, S.RUNNING, S.EVALUATING, S.PAUSED, S.QUEUED, S.RUNNING, S.CANCELLED)
     )
+
+
+def test_a_stage_whose_pause_finds_no_room_says_why_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as running until there is room; whoever looks is told all the same."""
+    seen: list[Stage] = []
+    real = bench.store.stages.suspend
+
+    def suspend(stage_id: str, fence: int, fault: Fault) -> Stage:
+        seen.append(bench.service.get(stage_id))
+        seen.extend(bench.service.list(chain="support").data)
+        if len(seen) < 4:
+            raise StorageFull("no room")
+        return real(stage_id, fence, fault)
+
+    def fill(_stage: Stage, _asked: Asked) -> StageState:
+        raise StorageFull("The disk is full.")
+
+    monkeypatch.setattr(bench.store.stages, "suspend", suspend)
+    bench.work = fill
+    stage = bench.add()
+    bench.runner.start()
+    bench.reached(stage, S.QUEUED, S.RUNNING, S.PAUSED)
+    assert [each.state for each in seen] == [S.RUNNING] * 4
+    assert all(each.error and "The disk is full." in each.error.message for each in seen)
+    bench.runner.stop()
+    assert bench.runner.fault_of(stage.id) is None
 
 
 def test_a_stage_that_the_disk_stops_is_cancelled_where_it_was_to_be(bench: Bench) -> None:
