@@ -26,7 +26,7 @@ def server(
 ) -> Iterator[ServerProcess]:
     """One server for all tests here: what one leaves behind, the next must not notice."""
     scratch = tmp_path_factory.mktemp("one_batch")
-    write_diverged(scratch / "diverged", tiny_adapters["d8"])
+    write_diverged(scratch / "diverged", tiny_adapters["c16"])
     snapshot(scratch / "hub4", tiny_adapters["a4"])
     adapters = {**tiny_adapters, **{name: scratch / name for name in ("diverged", "hub4")}}
     with started(scratch, tiny_model, adapters, "--port", "0", "--no-supervise") as process:

@@ -203,7 +203,7 @@ async def test_a_diverged_adapter_is_an_error_and_nobody_else_notices(
     tiny_model: Path, tiny_adapters: dict[str, Path], tmp_path: Path, temperature: float
 ) -> None:
     """Its values are finite, its products overflow: garbage would be worse than no answer."""
-    write_diverged(tmp_path / "diverged", tiny_adapters["d8"])
+    write_diverged(tmp_path / "diverged", tiny_adapters["c16"])
     adapters = {**tiny_adapters, "diverged": tmp_path / "diverged"}
     async with running(tiny_model, adapters) as bench:
         alone = tokens(await bench.run("b8", 1, temperature=temperature))
