@@ -9,14 +9,25 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from adapters.chain_record import ChainRecord
 from adapters.errors import ChainExists, ChainNotFound, DatasetNotFound, RevisionNotFound
 from adapters.formats.files import sync
-from adapters.lineage import Fault, Idempotency, Origin, Stage, StageRequest, TrainSettings
+from adapters.lineage import (
+    Dataset,
+    Fault,
+    Idempotency,
+    Origin,
+    Stage,
+    StageRequest,
+    TrainSettings,
+)
 from adapters.shape import LoraShape
 from adapters.states import StageState
 from adapters.store import Store
+from adapters.store.archive import Arrived
 
 BASE = "b" * 64
 SHAPE = LoraShape(rank=1, scale=2.0, num_layers=1, keys=("mlp.up_proj",))
@@ -98,6 +109,31 @@ def fork(store: Store, _ready: Path) -> None:
         store.chains.fork("support", "forked", 1)
 
 
+def open_chain(store: Store, ready: Path) -> None:
+    """Take a chain of two stages from elsewhere: one revision, one data set, a label."""
+    [revision] = (path.name for path in ready.glob("*"))
+    folder = store.incoming()
+    folder.mkdir()
+    shutil.copytree(ready / revision, folder / revision)
+    rows = '{"text": "brought"}\n'
+    (folder / "rows").write_text(rows)
+    dataset = Dataset(hashlib.sha256(rows.encode()).hexdigest(), len(rows), 1, 1.0)
+    ended = partial(Stage, chain="opened", base=BASE, origin=Origin.TRAINED, created_at=1.0)
+    request = StageRequest("opened", dataset.id, TrainSettings(iters=1))
+    stages = (
+        ended(id="a", number=1, state=StageState.CANCELLED, request=request),
+        ended(
+            id="b", number=2, state=StageState.SUCCEEDED, request=request, revision=revision,
+            shape=SHAPE,
+        ),
+    )  # fmt: skip
+    record = ChainRecord("opened", BASE, 1.0, 2, 1, 2, {"old": 2}, stages)
+    arrived = Arrived({revision: (folder / revision, {})}, [(dataset, folder / "rows")])
+    with suppress(ChainExists):
+        store.archive.restore(record, arrived)
+    shutil.rmtree(folder)
+
+
 def add_checkpoint(store: Store, _ready: Path) -> None:
     """Keep a third checkpoint of the stage of ``other``; the first goes."""
     stage = _claim(store, "other")
@@ -166,6 +202,7 @@ OPERATIONS: dict[str, Operation] = {
         publish,
         bring_in,
         fork,
+        open_chain,
         first_checkpoint,
         add_checkpoint,
         fail,

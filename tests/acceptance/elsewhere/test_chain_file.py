@@ -127,7 +127,8 @@ def test_the_data_come_along_where_they_are_asked_for(
         )
         assert (here["bytes"], here["rows"]) == (theirs["bytes"], theirs["rows"])
     body = {"chain": "with-data", "dataset": packed["stages"][0]["dataset"], "iters": 1}
-    elsewhere.ok(elsewhere.http.post("/admin/stages", json=body), 202)
+    stage = elsewhere.ok(elsewhere.http.post("/admin/stages", json=body), 202)
+    assert elsewhere.wait(stage["id"])["status"] == "succeeded"
 
 
 def test_the_same_chain_is_the_same_file(product: Product, packed: Json) -> None:
@@ -188,6 +189,37 @@ def test_a_name_that_is_or_was_there_is_refused_and_another_can_be_given(
     assert found["labels"] == packed["labels"]
     product.ok(product.http.delete("/admin/chains/twin"))
     assert product.answer("tiny:desk", QUESTIONS[0])
+
+
+def test_a_file_that_is_not_sound_is_refused_and_leaves_nothing(
+    product: Product, packed: Json, elsewhere: Product
+) -> None:
+    """Named by its own member, without our paths."""
+    data = bytearray(archive(product, "desk"))
+    data[data.index(b"lora_a")] ^= 1
+    before = {path.name for path in (elsewhere.data_dir / "revisions").iterdir()}
+    said = error_of(opened(elsewhere, bytes(data), name="bad"), 400, "adapter_file_error")
+    assert said.startswith("The file is not a sound chain file (the bytes of revisions/")
+    assert str(elsewhere.data_dir) not in said
+    error_of(opened(elsewhere, b"", name="bad"), 400, "adapter_file_error")
+    error_of(
+        elsewhere.http.post("/admin/chains", json={"name": "bad"}), 415, "unsupported_media_type"
+    )
+    error_of(opened(elsewhere, bytes(data), scale="2"), 400, "invalid_request")
+    assert elsewhere.http.get("/admin/chains/bad").status_code == 404
+    assert list((elsewhere.data_dir / "incoming").iterdir()) == []
+    assert {path.name for path in (elsewhere.data_dir / "revisions").iterdir()} == before
+
+
+def test_a_file_beyond_the_limit_is_refused(
+    product: Product, packed: Json, tiny_model: Path, tmp_path: Path
+) -> None:
+    """max_upload_bytes holds here, and max_body_bytes does not."""
+    data = archive(product, "desk")
+    limits = {"max_body_bytes": 1024, "max_upload_bytes": len(data) + 1000}
+    with serving(tiny_model, tmp_path / "data", **limits) as there:
+        there.ok(opened(there, data))
+        error_of(opened(there, data + bytes(1000), name="x"), 413, "request_too_large")
 
 
 def test_an_opened_chain_can_be_packed_again(
