@@ -24,11 +24,12 @@ def last_checkpoint(store: Store, stage: Stage, journal: Journal) -> Checkpoint 
             continue
         for bad, why in damaged:
             journal.warn(
-                f"The checkpoint of step {bad} cannot be read ({why}). The stage goes on from "
-                f"that of step {step}; what it learns is the same."
+                f"The checkpoint of step {bad} cannot be used. {why} The stage goes on from that "
+                f"of step {step}, and what it learns is the same."
             )
             store.checkpoints.discard(stage.id, stage.fence, bad)
         return found
     if damaged:
-        raise damaged[0][1]
+        why = damaged[0][1]
+        raise AdapterFileError(f"{why} Add the stage again, from its parent.") from why
     return None

@@ -109,6 +109,10 @@ def _typed(path: Path, error: sqlite3.Error) -> StoreError:
             f"{path} is being written by another program. Nothing was changed; close that program, "
             "a database browser perhaps, and try again."
         )
+    if "unable to open" in text:
+        return StoreError(
+            f"{path} cannot be opened: let this user read and write it and its directory."
+        )
     if "closed database" in text:
         return StoreError(f"{path} is closed: the server is stopping. Try again when it is back.")
     return StoreError(

@@ -128,7 +128,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     step = header.get("step", "")
     if header.get("checkpoint") != _FORMAT or not (step.isascii() and step.isdecimal()):
         raise AdapterFileError(
-            f"{file} is no checkpoint of this version: add the stage again, from its parent."
+            f"{file} is no checkpoint of this version."
         )
     groups: dict[str, dict[str, HostArray]] = {"p": {}, "m": {}, "v": {}}
     for name, array in tensors.items():
@@ -138,7 +138,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
         groups[group][rest if group == "p" else name] = array
     if header.get("content") != _content_digest(step, tensors):
         raise AdapterFileError(
-            f"{file} is damaged, the disk may be failing: add the stage again, from its parent."
+            f"{file} is damaged: the disk may be failing."
         )
     return Checkpoint(
         step=int(step),

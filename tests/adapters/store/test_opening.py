@@ -267,3 +267,16 @@ def test_events_after_a_restart_go_on_counting(rig: Rig) -> None:
     rig.reopen()
     other = rig.add("other")
     assert rig.store.events.after(other.id, 0, 9)[0].id > last
+
+
+def test_a_database_that_may_not_be_opened_is_no_damage(rig: Rig) -> None:
+    """It is not to be restored from a backup: its permissions are to be mended."""
+    rig.store.close()
+    file = rig.directory / "chainlora.db"
+    aside = file.rename(rig.directory / "aside")
+    file.mkdir()
+    with pytest.raises(StoreError, match=r"cannot be opened: let this user read and write it"):
+        open_store(rig.directory)
+    file.rmdir()
+    aside.rename(file)
+    rig.store = open_store(rig.directory)
