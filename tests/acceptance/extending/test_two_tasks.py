@@ -18,8 +18,8 @@ import httpx
 import pytest
 from openai import AsyncOpenAI, NotFoundError
 
-from scripts.demo import AFTER, BEFORE, CHAIN, HEAD, MOST_TOKENS, ORDERS, TICKETS, Task
-from scripts.demo import percent_right as percent
+from scripts.demo_tasks import AFTER, BEFORE, CHAIN, HEAD, MOST_TOKENS, ORDERS, TICKETS, Task
+from scripts.demo_tasks import percent_right as percent
 from server.settings import EMBEDDED_NAME
 from tests.acceptance.serving.process import ServerProcess
 
