@@ -10,7 +10,7 @@ from adapters.errors import StorageFull
 from adapters.formats.new_directory import new_directory
 
 
-def _write(path: Path, *, then: Exception | None = None, rival: bool = False) -> None:
+def _write(path: Path, *, then: BaseException | None = None, rival: bool = False) -> None:
     with new_directory(path) as part:
         (part / "file").write_text("ours")
         if rival:
@@ -35,9 +35,9 @@ def test_a_directory_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> Non
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [ValueError("wrong"), OSError(5, "Input/output error")])
-def test_an_error_passes_through_and_leaves_nothing(error: Exception, tmp_path: Path) -> None:
-    """As it was raised."""
+@pytest.mark.parametrize("error", [ValueError("wrong"), OSError(5, "I/O"), KeyboardInterrupt()])
+def test_an_error_passes_through_and_leaves_nothing(error: BaseException, tmp_path: Path) -> None:
+    """As it was raised; Ctrl-C too."""
     with pytest.raises(type(error)) as raised:
         _write(tmp_path / "out", then=error)
     assert raised.value is error
