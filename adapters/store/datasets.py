@@ -83,7 +83,7 @@ class Datasets:
     def _delete_row(self, dataset_id: str) -> None:
         with self._database.write() as connection:
             stage = connection.execute(
-                "SELECT id FROM stages WHERE state IN "
+                "SELECT id, base FROM stages WHERE state IN "
                 "('validating', 'queued', 'running', 'paused', 'evaluating', 'held') "
                 "AND ? IN (json_extract(request, '$.dataset'), "
                 "json_extract(request, '$.validation'))",
@@ -91,8 +91,9 @@ class Datasets:
             ).fetchone()
             if stage is not None:
                 raise DatasetProtected(
-                    f"The unfinished stage {stage['id']} needs this data set. Cancel the stage "
-                    "first, or wait for its end."
+                    f"The unfinished stage {stage['id']} needs this data set (its base has the "
+                    f"fingerprint {stage['base'][:12]}, and it is listed where that is served). "
+                    "Cancel the stage first, or wait for its end."
                 )
             connection.execute("DELETE FROM datasets WHERE id = ?", (dataset_id,))
 

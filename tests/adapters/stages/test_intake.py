@@ -18,6 +18,7 @@ from adapters.errors import (
     DataError,
     DatasetNotFound,
     MemoryExceeded,
+    RevisionNotFound,
     ShapeContradiction,
 )
 from adapters.lineage import Idempotency, LoraRequest, NewStage, TrainSettings
@@ -25,6 +26,7 @@ from adapters.lora.targets import linear_targets
 from adapters.shape import BaseShape
 from adapters.stages.intake import Intake
 from adapters.store import Store
+from tests.adapters.store.rig import Clock, Rig
 
 ROW = {
     "messages": [
@@ -189,3 +191,15 @@ def test_a_token_beyond_the_models_output_is_refused(
     intake = Intake(store, tokenizer, lambda: base, lambda: 10**9)
     message = refused(intake, store, DataError, new())
     assert "the base's output ends at 99" in message
+
+
+def test_a_head_whose_files_are_lost_is_not_continued(
+    store: Store, intake: Intake, tmp_path: Path
+) -> None:
+    """The stage would fail once its turn comes; it is refused now, with what to do."""
+    rig = Rig(tmp_path, store, Clock())
+    lost = str(rig.bring_in("boat", 1.0).revision)
+    store.unavailable.lost(lost, "Its files are missing.")
+    with pytest.raises(RevisionNotFound, match=r"'boat' cannot be continued.*files are missing"):
+        intake.add(new(), None)
+    assert len(store.chains.stages("boat")) == 1

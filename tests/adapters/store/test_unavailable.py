@@ -150,6 +150,10 @@ def test_an_inspection_names_what_is_lost_beside_a_running_server(rig: Rig) -> N
     found = inspect(rig.directory, read=False)
     assert (found.count, [each.names for each in found.lost]) == (3, [("a@1", "d@1")])
     assert "Put " in found.lost[0].cure
+    scrambled = rig.grow("e")
+    config = rig.store.revision_path(str(scrambled.revision)) / "adapter_config.json"
+    config.write_bytes(b"x" * config.stat().st_size)
     found = inspect(rig.directory, read=True)
-    assert [each.names for each in found.lost] == [("a@1", "d@1"), ("b@1",)]
+    assert [each.names for each in found.lost] == [("a@1", "d@1"), ("b@1",), ("e@1",)]
     assert "not what was published" in found.lost[1].what
+    assert f"{config}: the file" in found.lost[2].what
