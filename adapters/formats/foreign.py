@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,6 +24,7 @@ _MOST_CONFIG_BYTES = 1 << 20
 _NO_BASE = "The files do not say which base they were trained on; only their shapes tell."
 _BASE = "chainlora_base"
 """Beside the tensors of what we export: the fingerprint of the base."""
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,10 @@ def _read_file(path: Path, told: Told, follow_links: bool) -> tuple[AdapterFiles
 
 def _noted(form: Format, weights: Path) -> Notes:
     base = read_metadata(weights).get(_BASE)
+    if base is not None and _FINGERPRINT.fullmatch(base) is None:
+        raise AdapterFileError(
+            f"{weights}: its {_BASE} is {base[:64]!a}, which is no fingerprint. Export it again."
+        )
     return Notes(form, weights, (_NO_BASE,) if base is None else (), base)
 
 

@@ -52,8 +52,9 @@ def read_arrival(path: Path, told: Told = NOTHING_TOLD, *, follow_links: bool = 
 def fitted(arrival: Arrival, base: BaseShape, fingerprint: str) -> AdapterFiles:
     """The adapter as one of this base, its shape saying which blocks it adapts.
 
-    Raises AdapterMismatch where it names another base, a module is not there, a shape contradicts,
-    or ``num_layers`` leaves adapted blocks out, which mlx-lm would drop.
+    Keys that the base does not have are left out, as mlx-lm leaves them: the chain could never be
+    trained on with them. Raises AdapterMismatch where it names another base, a module is not there,
+    a shape contradicts, or ``num_layers`` leaves adapted blocks out, which mlx-lm would drop.
     """
     files = arrival.files
     named = arrival.notes.base
@@ -63,6 +64,9 @@ def fitted(arrival: Arrival, base: BaseShape, fingerprint: str) -> AdapterFiles:
             f"{fingerprint[:12]}). Serve the base that it was trained on."
         )
     _check_modules(arrival.name, files, base)
+    if strange := strange_keys(files, base):
+        kept = tuple(key for key in files.shape.keys or () if key not in strange)
+        files = replace(files, shape=replace(files.shape, keys=kept))
     blocks = 1 + max((each.block for each in base.linears if each.block is not None), default=-1)
     adapted = [each.block for each in files.targets if each.block is not None]
     needed = blocks - min(adapted) if adapted else -1
@@ -77,6 +81,12 @@ def fitted(arrival: Arrival, base: BaseShape, fingerprint: str) -> AdapterFiles:
     return files
 
 
+def strange_keys(files: AdapterFiles, base: BaseShape) -> list[str]:
+    """The keys of an adapter's shape that mean no linear layer of the base."""
+    known = {each.key for each in base.linears} | {each.path for each in base.linears}
+    return [key for key in files.shape.keys or () if key not in known]
+
+
 def begin(store: Store, chain: str, arrival: Arrival, base: BaseShape) -> Stage:
     """Make an adapter the first revision of the new chain ``chain``.
 
@@ -84,7 +94,12 @@ def begin(store: Store, chain: str, arrival: Arrival, base: BaseShape) -> Stage:
     """
     files = fitted(arrival, base, store.base)
     revision = revision_id(files)
-    warnings = arrival.notes.warnings
+    warnings = [*arrival.notes.warnings]
+    if strange := strange_keys(arrival.files, base):
+        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+        warnings.append(
+            f"Its keys name {strange[0][:64]!a}{more}, which this base does not have; left out."
+        )
     temp = store.revision_temp()
     write_adapter(temp, files)
     stage = store.chains.import_revision(
@@ -94,7 +109,7 @@ def begin(store: Store, chain: str, arrival: Arrival, base: BaseShape) -> Stage:
         shape=files.shape,
         manifest={"format": "chainlora manifest 1", "revision": revision, "origin": "imported"},
         origin=Origin.IMPORTED,
-        record={"source": arrival.source, "warnings": list(warnings)},
+        record={"source": arrival.source, "warnings": warnings},
     )
     for warning in warnings:
         log.warning("%s: %s", chain, warning)

@@ -63,6 +63,19 @@ def test_an_adapter_that_mlx_lm_saves_is_served_as_mlx_lm_computes_it(
     assert_served_like(product, f"tiny:{name}", saved)
 
 
+def test_a_key_that_no_layer_has_keeps_no_next_stage_from_being_trained(
+    product: Product, tmp_path: Path
+) -> None:
+    """mlx-lm passes over it; so do we, and say so."""
+    keys = {"keys": ["self_attn.q_proj", "mlp.switch_mlp.up_proj"]}
+    saved = save(product.model_dir, tmp_path / "strange", 2, LORA | keys)
+    stage = product.ok(sent(product, "strange", saved))
+    assert stage["lora"]["keys"] == ["self_attn.q_proj"]
+    assert "'mlp.switch_mlp.up_proj'" in stage["record"]["warnings"][-1]
+    assert_served_like(product, "tiny:strange", saved)
+    product.train("strange", [row("What is a keel?", "A fin below a boat.")], iters=1)
+
+
 def test_mlx_lm_loads_what_we_export_and_gives_the_served_tokens(
     product: Product, tmp_path: Path
 ) -> None:

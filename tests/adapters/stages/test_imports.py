@@ -70,3 +70,17 @@ def test_the_same_adapter_keeps_the_shape_that_each_chain_was_given(
         folder = tmp_path / f"out-{chain}"
         shutil.unpack_archive(made.path, folder, "zip")
         assert read_any(folder)[0].shape == shape
+
+
+def test_keys_that_the_base_does_not_have_are_left_out_with_a_warning(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """mlx-lm passes over them; a next stage could do nothing with them."""
+    keys = (*(SHAPE.keys or ()), "mlp.switch_mlp.up_proj", "\x1b[2J" * 100)
+    arrival = read_arrival(given(tmp_path / "a", 1.0, replace(SHAPE, keys=keys)))
+    stage = begin(rig.store, "a", arrival, ONE_LAYER)
+    assert rig.store.chains.resolve("a", None).shape == SHAPE
+    assert stage.record["warnings"][-1] == (
+        "Its keys name 'mlp.switch_mlp.up_proj' and 1 more, which this base does not have; left "
+        "out."
+    )

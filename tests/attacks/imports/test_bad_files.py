@@ -107,6 +107,7 @@ SAFETENSORS: dict[str, tuple[bytes, str]] = {
         safetensors(MLX_LM | {f"{V}.lora_a": np.ones((64, 2), "<f4")}), "maps 128 to 64 features"
     ),
     "other base": (safetensors(MLX_LM, metadata={"chainlora_base": "f" * 64}), "another base"),
+    "no base": (safetensors(MLX_LM, metadata={"chainlora_base": "\x1b[2J"}), "no fingerprint"),
     "other blocks": (safetensors(renamed(MLX_LM, "layers.3", "layers.0")), "num_layers says"),
 }  # fmt: skip
 
