@@ -116,7 +116,7 @@ def _fork(arguments: list[str], screen: Screen) -> int:
     parser = common("chain fork", "Start a new chain from a revision of another.")
     parser.add_argument("chain", help="the chain that has the revision")
     parser.add_argument("name", help="the new chain's name")
-    parser.add_argument("--revision", help="default: the head")
+    parser.add_argument("--revision", help="stage number, revision id or label; default: the head")
     options = parser.parse_args(arguments)
     body = {"name": options.name}
     body |= {} if options.revision is None else {"revision": options.revision}
@@ -147,7 +147,9 @@ def _moved(screen: Screen, chain: Json, as_json: bool) -> int:
 def _prune(arguments: list[str], screen: Screen) -> int:
     parser = common("chain prune", "Delete all but the newest revisions and protected ones.")
     parser.add_argument("chain", help="the chain's name")
-    parser.add_argument("--keep-last", type=int, required=True, metavar="N", help="stay")
+    parser.add_argument(
+        "--keep-last", type=int, required=True, metavar="N", help="the newest N revisions stay"
+    )
     options = parser.parse_args(arguments)
     body = {"keep_last": options.keep_last}
     gone = AdminClient(options.url).post("chains", options.chain, "prune", body=body)
