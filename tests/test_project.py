@@ -145,7 +145,7 @@ def test_what_the_code_imports_is_declared(folder: str, extras: list[str]) -> No
     undeclared = {
         name
         for name in imports_of(folder)
-        if declared.isdisjoint(item.lower() for item in distributions[name])
+        if declared.isdisjoint(item.lower().replace("_", "-") for item in distributions[name])
     }
     assert undeclared == set()
 
