@@ -54,20 +54,17 @@ class Telling:
             screen.line(f"\n{_BOLD}{line}{_PLAIN}" if strong else f"\n{line}")
 
     def line(self, text: str = "") -> None:
-        """A line of a part."""
+        """A line of a part, wrapped where the screen is narrow."""
+        begin = MARGIN + " " * (len(text) - len(text.lstrip()))
         for screen in self._screens:
-            screen.line(f"{MARGIN}{text}".rstrip())
+            for line in _wrapped(text, _width(screen), begin):
+                screen.line(line)
 
     def expect(self, holds: bool, promise: str) -> None:
         """Tell whether a promise was kept, and remember it."""
         self.promises.append((holds, promise))
         for screen in self._screens:
             screen.line(_kept(holds, promise))
-
-    def table(self, rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
-        """Rows in columns; those in ``right`` are flush right."""
-        for line in table(rows, right=right).splitlines():
-            self.line(line)
 
     def side_by_side(
         self, names: Sequence[str], rows: Sequence[tuple[str, str, Sequence[str]]]
@@ -146,7 +143,7 @@ class Telling:
             lines += [MARGIN + line for line in table(shares, right=numbers).splitlines()]
             lines += ["", *(_kept(*promise) for promise in self.promises), ""]
             for text in end:
-                lines += textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+                lines += _wrapped(text, width)
             screen.write("\n".join(lines) + "\n")
 
 
@@ -172,6 +169,17 @@ def transcript(file: TextIO) -> Screen:
 def is_bold() -> bool:
     """Whether a terminal may be told to print bold."""
     return os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("NO_COLOR")
+
+
+def _wrapped(text: str, width: int, begin: str = "") -> list[str]:
+    return textwrap.wrap(
+        text.strip(),
+        width,
+        initial_indent=begin,
+        subsequent_indent=begin,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _kept(holds: bool, promise: str) -> str:

@@ -86,8 +86,9 @@ class Tour:
         """Train a stage of the chain, and ask the base now and then meanwhile."""
         stage = self._admin.post("stages", body=task.stage())
         number = stage["number"]
-        again = "" if task.again is None else f" (and {task.again[1]} earlier rows again)"
-        self._telling.heading(f"Stage {number} teaches {HEAD} {task.name}{again}; serving goes on")
+        again = "" if task.again is None else f", with {task.again[1]} earlier rows again"
+        self._telling.heading(f"Stage {number}: {HEAD} learns {task.name}{again}")
+        self._telling.line("answers go on meanwhile")
         same = asked = 0
         with self._telling.training(stage) as show:
             for event in self._admin.events(stage["id"]):

@@ -17,7 +17,8 @@ _PATIENCE_S = 120.0
 """How long a server may be away: a supervised one is back within a minute."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 5.0
 _AWAY = frozenset({502, 503, 504})
-_BAR = 24
+_BAR = 16
+"""With it a step and its figures fit 80 columns."""
 
 
 class Display(Protocol):

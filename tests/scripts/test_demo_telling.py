@@ -90,7 +90,7 @@ def test_training_is_a_bar_on_a_terminal_and_some_lines_elsewhere() -> None:
     assert terminal.text.count("\r") == 10
     assert terminal.seen() == [
         first,
-        "    [########################] step 10/10  100 %  loss 0.5000  100 tokens/s",
+        "    [################] step 10/10  100 %  loss 0.5000  100 tokens/s",
         "",
     ]
 
@@ -100,7 +100,7 @@ def test_a_bar_that_counts_is_gone_afterwards() -> None:
     terminal, plain = Paper(is_terminal=True, columns=40), Paper()
     with Telling(terminal.screen, plain.screen).counting(4, "tickets, a-long-name") as one_more:
         one_more()
-        assert terminal.text.endswith("\r    [######..................] tickets,")
+        assert terminal.text.endswith("\r    [####............] tickets, a-long-")
     assert terminal.seen() == [""]
     assert plain.text == ""
 
@@ -123,6 +123,14 @@ def test_answers_stand_side_by_side_in_the_width_of_the_screen(columns: int) -> 
     assert second.endswith("billing    92 towels *")
     assert names.index("head") == first.rindex("billing *") == second.index("92")
     assert max(map(len, paper.text.splitlines())) <= columns
+
+
+def test_a_line_is_wrapped_under_its_own_beginning() -> None:
+    """And a short one is left as it is."""
+    paper = Paper(is_terminal=True, columns=30)
+    Telling(paper.screen).line("  The model tiny:desk@1 does not exist.")
+    Telling(paper.screen).line("  -> billing")
+    assert paper.text == ("      The model tiny:desk@1\n      does not exist.\n      -> billing\n")
 
 
 def test_the_last_screen_has_everything_once_more() -> None:

@@ -125,10 +125,10 @@ def test_a_terminal_shows_a_bar(shell: Shell) -> None:
     with Terminal(["stage", "watch", stage, "--url", shell.url]) as terminal:
         terminal.expect("stage 1 of support, tiny:support@1\r\nqueued\r\n")
         stages.step(stage, 12, 48)
-        terminal.expect("\r[######..................] step 12/48   25 %  loss 1.7500")
+        terminal.expect("\r[####............] step 12/48   25 %  loss 1.7500")
         stages.happen(stage, "warning", message="careful")
         terminal.expect("\rwarning: careful")
-        terminal.expect("\n[######......")
+        terminal.expect("\n[####......")
         stages.succeed(stage)
         terminal.expect("tiny:support@1 is served\r\n")
         assert terminal.exit_code() == 0

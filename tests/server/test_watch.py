@@ -172,13 +172,13 @@ def test_a_terminal_shows_one_bar_below_the_lines() -> None:
         event(7, "warning", message="careful"),
         state(8, "succeeded"),
     ]
-    paper = Paper(terminal=True, width=60)
+    paper = Paper(terminal=True, width=52)
     follow(Scripted(turn, looks=[stage("succeeded")]), paper)
-    first = "[############............] step 5/10   50 %  loss 1.5000  1"
-    second = "[##############..........] step 6/10   60 %  loss 1.5000  1"
-    assert (len(first), len(second)) == (59, 59)
+    first = "[########........] step 5/10   50 %  loss 1.5000  1"
+    second = "[#########.......] step 6/10   60 %  loss 1.5000  1"
+    assert (len(first), len(second)) == (51, 51)
     assert paper.text.partition("\n")[2] == (
-        f"\r{first}\r{second}\r{'warning: careful'.ljust(59)}\n{second}\ntiny:a@2 is served\n"
+        f"\r{first}\r{second}\r{'warning: careful'.ljust(51)}\n{second}\ntiny:a@2 is served\n"
     )
 
 
