@@ -127,9 +127,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
         header = opened.metadata() or {}
     step = header.get("step", "")
     if header.get("checkpoint") != _FORMAT or not (step.isascii() and step.isdecimal()):
-        raise AdapterFileError(
-            f"{file} is no checkpoint of this version."
-        )
+        raise AdapterFileError(f"{file} is no checkpoint of this version.")
     groups: dict[str, dict[str, HostArray]] = {"p": {}, "m": {}, "v": {}}
     for name, array in tensors.items():
         group, _, rest = name.partition(".")
@@ -137,9 +135,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
             raise AdapterFileError(f"{file}: the tensor {name!r} is no part of a checkpoint.")
         groups[group][rest if group == "p" else name] = array
     if header.get("content") != _content_digest(step, tensors):
-        raise AdapterFileError(
-            f"{file} is damaged: the disk may be failing."
-        )
+        raise AdapterFileError(f"{file} is damaged: the disk may be failing.")
     return Checkpoint(
         step=int(step),
         plan=header.get("plan", ""),
