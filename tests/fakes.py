@@ -20,8 +20,10 @@ from server.core.errors import (
     ServeError,
     ShuttingDown,
     SlowReader,
+    UnsupportedField,
 )
 from server.core.messages import (
+    Constraint,
     EngineStats,
     Event,
     Failed,
@@ -127,8 +129,14 @@ class FakeEngine:
         self._state = "ready"
         self._task = asyncio.create_task(self._run())
 
+    def check(self, constraint: Constraint) -> None:
+        """As the port; this fake refuses what it cannot honour."""
+        raise UnsupportedField("the fake engine does not constrain", param=constraint.field)
+
     def submit(self, request: Generate) -> Events:
         """As the port."""
+        if request.constraint is not None:
+            self.check(request.constraint)
         if self._state == "failed":
             raise EngineFailed("the device failed; the server is about to restart")
         if self._state != "ready":

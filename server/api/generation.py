@@ -15,6 +15,7 @@ from server.api.parts import Parts
 from server.api.transcript import Piece, Transcript
 from server.core.errors import DeadlineExceeded, InvalidRequest, PromptTooLong
 from server.core.messages import (
+    Constraint,
     Event,
     Failed,
     Finished,
@@ -44,6 +45,7 @@ class Ask:
     max_tokens: int | None
     sampling: Sampling
     stops: tuple[str, ...] = ()
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,10 @@ async def admitted(parts: Parts, ask: Ask) -> AsyncIterator[Reply]:
             prompt = await anyio.to_thread.run_sync(
                 ask.encode, parts.tokenizer, abandon_on_cancel=True
             )
+            if ask.constraint is not None:
+                await anyio.to_thread.run_sync(
+                    parts.engine.check, ask.constraint, abandon_on_cancel=True
+                )
         request = Generate(
             request_id=ask.row_id,
             prompt=tuple(prompt),
@@ -83,6 +89,7 @@ async def admitted(parts: Parts, ask: Ask) -> AsyncIterator[Reply]:
             end_tokens=parts.tokenizer.end_tokens,
             revision=target.revision,
             flow=target.flow,
+            constraint=ask.constraint,
         )
         _check_vocabulary(ask, prompt, parts.tokenizer.vocab_size)
         row = _Row(parts, request, deadline)

@@ -7,7 +7,8 @@ any number of ``Token``, then exactly one ``Finished`` or ``Failed``.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from server.core.errors import ServeError
 
@@ -36,13 +37,29 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What a row's whole text must be, down to its end.
+
+    ``source`` by ``kind``: ``json_schema`` the schema as JSON, ``json_object`` nothing, ``regex`` a
+    pattern of Rust's syntax that the text must match from end to end, ``choice`` a JSON list of
+    strings, ``lark`` a grammar in llguidance's dialect. ``field`` is the request's field that
+    errors name; it is no part of what makes two constraints equal.
+    """
+
+    kind: Literal["json_schema", "json_object", "regex", "choice", "lark"]
+    source: str = ""
+    field: str = field(default="response_format", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """One row of generation: a tokenised prompt, continued by the base or by one revision.
 
     ``revision`` is the revision id that the name was resolved to, None for the bare base.
     ``flow`` is the fairness key (the chain's name, "" for the base). ``prompt`` is not empty;
     ``max_tokens`` is at least 1. Generation ends with the first of ``end_tokens``, which is
-    reported in no ``Token`` event.
+    reported in no ``Token`` event. With a ``constraint`` an end token is drawn only where the text
+    is whole, so that a text that is not whole ends by LENGTH or CANCELLED alone.
     """
 
     request_id: str
@@ -52,6 +69,7 @@ class Generate:
     end_tokens: frozenset[int]
     revision: str | None = None
     flow: str = ""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)

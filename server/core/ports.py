@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from server.core.messages import EngineStats, Event, Generate
+from server.core.messages import Constraint, EngineStats, Event, Generate
 
 
 class Events(Protocol):
@@ -33,12 +33,21 @@ class Engine(Protocol):
         """Return when requests can be submitted; raise EngineFailed where the device cannot."""
         ...
 
+    def check(self, constraint: Constraint) -> None:
+        """Compile ``constraint`` and keep it for the rows to come; may take a while, on any thread.
+
+        Raises InvalidRequest with the constraint's field and the reason, or the limit, that
+        refuses it.
+        """
+        ...
+
     def submit(self, request: Generate) -> Events:
         """Queue a row now and return its events; the last one is Finished or Failed.
 
         Must be called on the event loop that ``start`` ran on. Raises QueueFull, ShuttingDown,
         EngineFailed or InvalidRequest (a row that can never fit) at once, before any event. An
-        iterator that is closed early cancels its row.
+        iterator that is closed early cancels its row. A constraint should have been through
+        ``check``; else this call does it.
         """
         ...
 

@@ -12,8 +12,15 @@ from dataclasses import replace
 import mlx.core as mx
 
 from adapters.errors import AdapterError
-from server.core.errors import EngineFailed, InvalidRequest, QueueFull, ServeError, ShuttingDown
-from server.core.messages import EngineStats, Event, Failed, Generate
+from server.core.errors import (
+    EngineFailed,
+    InvalidRequest,
+    QueueFull,
+    ServeError,
+    ShuttingDown,
+    UnsupportedField,
+)
+from server.core.messages import Constraint, EngineStats, Event, Failed, Generate
 from server.engine.device import AdapterSource, Limits, LoadModel
 from server.engine.lending import Lender
 from server.engine.stream import RowStream
@@ -72,10 +79,19 @@ class MlxEngine:
         self._refusal = None
         self._state = "ready"
 
+    def check(self, constraint: Constraint) -> None:
+        """Refuse: this engine does not constrain yet."""
+        raise UnsupportedField(
+            f"{constraint.field}: this server does not constrain its output yet.",
+            param=constraint.field,
+        )
+
     def submit(self, request: Generate) -> RowStream:
         """Queue a row and return its events; see the port for what it raises."""
         if self._refusal is not None:
             raise self._refusal
+        if request.constraint is not None:
+            self.check(request.constraint)
         limits = self._limits
         if len(request.prompt) >= limits.kv_budget_tokens:
             raise InvalidRequest(
