@@ -236,6 +236,7 @@ def _http_limits(settings: Settings) -> HttpLimits:
         request_timeout_s=settings.request_timeout_s,
         send_timeout_s=settings.send_timeout_s,
         shutdown_grace_s=settings.shutdown_grace_s,
+        most_rows=settings.queue_limit,
         refuse_unknown_fields=settings.unknown_fields == "refuse",
         allowed_hosts=settings.allowed_hosts,
         max_upload_bytes=settings.max_upload_bytes,

@@ -30,6 +30,7 @@ from server.core.messages import (
     Finished,
     FinishReason,
     Generate,
+    PromptLogprobs,
     Token,
     TokenLogprobs,
 )
@@ -235,6 +236,10 @@ class FakeEngine:
             refusal = self.refusals.get(row.request.revision or "")
             if refusal is not None:
                 self._last(row, Failed(refusal))
+                continue
+            self._report_prompt(row)
+            if not row.request.max_tokens:
+                self._finish(row, FinishReason.LENGTH)
         self._steps += 1
         for row in list(self._running):
             self._advance(row)
@@ -250,17 +255,20 @@ class FakeEngine:
             return
         row.produced += 1
         self._generated += 1
-        row.events.append(Token(token, self._logprobs(row.request, token)))
+        row.events.append(Token(token, _logprobs(token, row.request.sampling.logprobs)))
         row.arrived.set()
         if row.produced == row.request.max_tokens:
             self._finish(row, FinishReason.LENGTH)
 
-    def _logprobs(self, request: Generate, token: int) -> TokenLogprobs | None:
-        if request.sampling.logprobs is None:
-            return None
-        ids = [token, *(ord("A") + rank for rank in range(request.sampling.logprobs))]
-        top = tuple((one, -0.5 - rank) for rank, one in enumerate(ids))
-        return TokenLogprobs(-0.5, top[: request.sampling.logprobs])
+    def _report_prompt(self, row: _Row) -> None:
+        """In pieces of two tokens, as a device reports a long prompt in several."""
+        wanted = row.request.prompt_logprobs
+        if wanted is None:
+            return
+        found = [report for token in row.request.prompt[1:] if (report := _logprobs(token, wanted))]
+        for start in range(0, len(found), 2):
+            row.events.append(PromptLogprobs(tuple(found[start : start + 2])))
+        row.arrived.set()
 
     def _finish(self, row: _Row, reason: FinishReason) -> None:
         prompt = len(row.request.prompt)
@@ -274,3 +282,19 @@ class FakeEngine:
         row.ended = True
         row.events.append(event)
         row.arrived.set()
+
+
+def logprob_of(token: int) -> float:
+    """Of every token the same."""
+    del token
+    return -0.5
+
+
+def _logprobs(token: int, alternatives: int | None) -> TokenLogprobs | None:
+    """The token first, then the capitals."""
+    if alternatives is None:
+        return None
+    first = logprob_of(token)
+    ids = [token, *(ord("A") + rank for rank in range(alternatives))]
+    top = tuple((one, first - rank) for rank, one in enumerate(ids))
+    return TokenLogprobs(first, top[:alternatives])

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from server.api.generation import Ask, End
+from server.api.generation import Ask
 from server.api.parts import Parts
+from server.api.rows import End
 from server.api.sampling import sampling_of
 from server.api.schema.chat import ChatRequest
-from server.api.transcript import Piece
-from server.api.wire import Body, TokenTexts, cut_note, usage_of
+from server.api.transcript import Piece, Report
+from server.api.wire import Answer, Body, TokenTexts, cut_note, usage_of
 from server.core.ports import Tokenizer
 
 
@@ -21,11 +22,12 @@ def chat_ask(request: ChatRequest, parts: Parts) -> Ask:
     return Ask(
         row_id=f"chatcmpl-{parts.new_id()}",
         model=request.model,
-        encode=partial(_encode, [message.for_template() for message in request.messages]),
+        prompts=(partial(_encode, [message.for_template() for message in request.messages]),),
         prompt_field="messages",
         max_tokens=request.most_tokens,
         sampling=sampling_of(request, logprobs=logprobs, draw_seed=parts.draw_seed),
         stops=request.stop,
+        choices=request.choices,
     )
 
 
@@ -50,52 +52,58 @@ class ChatShape:
         if request.service_tier is not None:
             self._head["service_tier"] = "default"
 
-    def whole(self, pieces: Sequence[Piece], end: End) -> Body:
+    def whole(self, answers: Sequence[Answer]) -> Body:
         """The ``chat.completion`` object."""
-        choice = {
-            "index": 0,
-            "message": {
-                "role": "assistant",
-                "content": "".join(piece.text for piece in pieces),
-                "refusal": None,
-            },
-            "logprobs": self._logprobs(pieces),
-            "finish_reason": end.reason,
-        }
-        body = {**self._head, "choices": [choice], "usage": usage_of(end)}
+        choices = [self._choice(answer) for answer in answers]
+        usage = usage_of([answer.end for answer in answers])
+        body = {**self._head, "choices": choices, "usage": usage}
         if self._request.metadata is not None:
             body["metadata"] = self._request.metadata
         return body
 
-    def first(self) -> Body:
-        """The chunk that carries the role."""
-        return self._chunk({"role": "assistant", "content": "", "refusal": None})
+    def first(self) -> list[Body]:
+        """The chunks that carry the role, one for each choice."""
+        role = {"role": "assistant", "content": "", "refusal": None}
+        return [self._chunk(index, role) for index in range(self._request.choices)]
 
     def chunk(self, piece: Piece) -> Body:
         """A chunk of content."""
-        return self._chunk({"content": piece.text}, logprobs=self._logprobs([piece]))
+        logprobs = self._logprobs(piece.reports)
+        return self._chunk(piece.index, {"content": piece.text}, logprobs=logprobs)
 
     def final(self, end: End) -> Body:
         """An empty delta with the finish reason."""
-        return {**self._chunk({}, finish_reason=end.reason), **cut_note(end)}
+        return {**self._chunk(end.index, {}, finish_reason=end.reason), **cut_note(end)}
 
-    def usage(self, end: End) -> Body | None:
+    def usage(self, ends: Sequence[End]) -> Body | None:
         """A chunk without choices."""
         if not self._with_usage:
             return None
-        return {**self._head, "choices": [], "usage": usage_of(end)}
+        return {**self._head, "choices": [], "usage": usage_of(ends)}
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> Body | None:
+    def _choice(self, answer: Answer) -> Body:
+        return {
+            "index": answer.end.index,
+            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "logprobs": self._logprobs(answer.reports),
+            "finish_reason": answer.end.reason,
+        }
+
+    def _logprobs(self, reports: Sequence[Report]) -> Body | None:
         if not self._request.logprobs:
             return None
-        reports = [report for piece in pieces for report in piece.reports]
         return {"content": self._texts.chat(reports), "refusal": None}
 
     def _chunk(
-        self, delta: Body, *, logprobs: Body | None = None, finish_reason: str | None = None
+        self,
+        index: int,
+        delta: Body,
+        *,
+        logprobs: Body | None = None,
+        finish_reason: str | None = None,
     ) -> Body:
         choice = {
-            "index": 0,
+            "index": index,
             "delta": delta,
             "logprobs": logprobs,
             "finish_reason": finish_reason,

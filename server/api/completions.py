@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
-from server.api.generation import Ask, End
+from server.api.generation import Ask
 from server.api.parts import Parts
+from server.api.rows import End
 from server.api.sampling import sampling_of
-from server.api.schema.completions import DEFAULT_MAX_TOKENS, CompletionRequest
-from server.api.transcript import Piece
-from server.api.wire import Body, TokenTexts, cut_note, usage_of
+from server.api.schema.completions import CompletionRequest, Prompt
+from server.api.transcript import Piece, Report
+from server.api.wire import Answer, Body, TokenTexts, cut_note, usage_of
 from server.core.ports import Tokenizer
 
 
 def completion_ask(request: CompletionRequest, parts: Parts) -> Ask:
-    """What ``request`` asks of the engine."""
+    """What ``request`` asks of the engine: a row for each candidate of each prompt."""
+    logprobs = request.logprobs
+    if request.candidates > request.choices and logprobs is None:
+        logprobs = 0  # the best are told by it
+    texts = tuple(prompt if isinstance(prompt, str) else None for prompt in request.prompt)
     return Ask(
         row_id=f"cmpl-{parts.new_id()}",
         model=request.model,
-        encode=partial(_encode, request.prompt),
+        prompts=tuple(partial(_encode, prompt) for prompt in request.prompt),
         prompt_field="prompt",
-        max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,
-        sampling=sampling_of(request, logprobs=request.logprobs, draw_seed=parts.draw_seed),
+        max_tokens=request.most_tokens,
+        sampling=sampling_of(request, logprobs=logprobs, draw_seed=parts.draw_seed),
         stops=request.stop,
+        choices=request.candidates,
+        choices_field="n" if request.best_of is None else "best_of",
+        echo=texts if request.echo else (),
+        prompt_logprobs=request.logprobs if request.echo else None,
     )
 
 
-def _encode(prompt: str | tuple[int, ...], tokenizer: Tokenizer) -> Sequence[int]:
+def _encode(prompt: Prompt, tokenizer: Tokenizer) -> Sequence[int]:
     return tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
 
 
@@ -46,42 +56,57 @@ class CompletionShape:
             "system_fingerprint": parts.fingerprint,
         }
 
-    def whole(self, pieces: Sequence[Piece], end: End) -> Body:
-        """The whole text."""
-        return {**self._completion(pieces, end.reason), "usage": usage_of(end)}
+    def whole(self, answers: Sequence[Answer]) -> Body:
+        """The best candidates of each prompt, in its prompt's place; usage counts them all."""
+        request, kept = self._request, list[Answer]()
+        for start in range(0, len(answers), request.candidates):
+            candidates = answers[start : start + request.candidates]
+            if request.candidates > request.choices:
+                candidates = sorted(candidates, key=self._mean_logprob, reverse=True)
+            kept += candidates[: request.choices]
+        choices = [
+            self._choice(index, answer.text, answer.reports, answer.end.reason)
+            for index, answer in enumerate(kept)
+        ]
+        usage = usage_of([answer.end for answer in answers])
+        return {**self._head, "choices": choices, "usage": usage}
 
-    def first(self) -> None:
+    def first(self) -> list[Body]:
         """Completions have no chunk before the text."""
-        return
+        return []
 
     def chunk(self, piece: Piece) -> Body:
-        """A part of the text."""
-        return self._chunk([piece], None)
+        """A part of a text."""
+        return self._chunk(self._choice(piece.index, piece.text, piece.reports, None))
 
     def final(self, end: End) -> Body:
         """No text, and the finish reason."""
-        return {**self._chunk([], end.reason), **cut_note(end)}
+        return {**self._chunk(self._choice(end.index, "", None, end.reason)), **cut_note(end)}
 
-    def usage(self, end: End) -> Body | None:
+    def usage(self, ends: Sequence[End]) -> Body | None:
         """A chunk without choices."""
         if not self._with_usage:
             return None
-        return {**self._head, "choices": [], "usage": usage_of(end)}
+        return {**self._head, "choices": [], "usage": usage_of(ends)}
 
-    def _chunk(self, pieces: Sequence[Piece], finish_reason: str | None) -> Body:
+    def _chunk(self, choice: Body) -> Body:
         usage = {"usage": None} if self._with_usage else {}
-        return {**self._completion(pieces, finish_reason), **usage}
+        return {**self._head, "choices": [choice], **usage}
 
-    def _completion(self, pieces: Sequence[Piece], finish_reason: str | None) -> Body:
-        choice = {
-            "index": 0,
-            "text": "".join(piece.text for piece in pieces),
-            "logprobs": self._logprobs(pieces),
+    def _choice(
+        self, index: int, text: str, reports: Sequence[Report] | None, finish_reason: str | None
+    ) -> Body:
+        reported = reports is not None and self._request.logprobs is not None
+        return {
+            "index": index,
+            "text": text,
+            "logprobs": self._texts.legacy(reports or ()) if reported else None,
             "finish_reason": finish_reason,
         }
-        return {**self._head, "choices": [choice]}
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> Body | None:
-        if self._request.logprobs is None or not pieces:
-            return None
-        return self._texts.legacy([report for piece in pieces for report in piece.reports])
+    def _mean_logprob(self, answer: Answer) -> float:
+        """Of the completion's tokens; a text without any comes last."""
+        pieces = answer.pieces[1:] if self._request.echo else answer.pieces
+        reports = [report.logprobs for piece in pieces for report in piece.reports]
+        found = [one.logprob for one in reports if one is not None]
+        return math.fsum(found) / len(found) if found else -math.inf

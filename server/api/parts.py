@@ -13,13 +13,17 @@ from server.core.ports import Catalog, Engine, Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """The settings that the HTTP side obeys; ``server.settings`` describes each."""
+    """The settings that the HTTP side obeys; ``server.settings`` describes each.
+
+    ``most_rows`` is what one request may queue.
+    """
 
     max_body_bytes: int
     body_timeout_s: float
     request_timeout_s: float
     send_timeout_s: float
     shutdown_grace_s: float
+    most_rows: int = 256
     refuse_unknown_fields: bool = False
     allowed_hosts: tuple[str, ...] = ()
     max_upload_bytes: int = 2**30

@@ -1,4 +1,4 @@
-"""One generation as an HTTP response, whole or as server-sent events."""
+"""A request's texts as an HTTP response, whole or as server-sent events."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from sse_starlette import EventSourceResponse
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.api.generation import Ask, End, Reply, admitted
+from server.api.generation import Ask, admitted
 from server.api.parts import HttpLimits, Parts
+from server.api.rows import End, Reply
 from server.api.scope import request_id_of
 from server.api.transcript import Piece
-from server.api.wire import Body, Shape, encode
+from server.api.wire import Answer, Body, Shape, encode
 from server.core.errors import ShuttingDown
 from server.errors import to_body
 
@@ -33,10 +34,10 @@ class ClientGone(Exception):
 
 
 class GenerationResponse(Response):
-    """Runs ``ask`` when it is sent. The revision is pinned, and the row alive, only meanwhile.
+    """Runs ``ask`` when it is sent. The revision is pinned, and the rows alive, only meanwhile.
 
     What goes wrong before the first byte is raised, so that it gets its own status also where a
-    stream was asked for: nothing is sent before the row's first event is there.
+    stream was asked for: nothing is sent before the first event of a row is there.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class GenerationResponse(Response):
         self._stream, self._extra_headers = stream, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Admit, run and answer; whatever happens, the row ends and the pin is given back."""
+        """Admit, run and answer; whatever happens, the rows end and the pin is given back."""
         try:
             async with admitted(self._parts, self._ask) as reply:
                 respond = self._streamed if self._stream else self._whole
@@ -63,9 +64,9 @@ class GenerationResponse(Response):
             log.info("%s: the client is gone", request_id_of(scope))
 
     async def _whole(self, scope: Scope, receive: Receive, reply: Reply) -> Response:  # noqa: ARG002
-        pieces, end = await _unless_disconnected(receive, lambda: _collect(reply))
+        answers = await _unless_disconnected(receive, lambda: _collect(reply))
         return Response(
-            encode(self._shape.whole(pieces, end)),
+            encode(self._shape.whole(answers)),
             media_type="application/json",
             headers=self._extra_headers,
         )
@@ -97,32 +98,37 @@ def event_stream(
     )
 
 
-async def _collect(reply: Reply) -> tuple[list[Piece], End]:
-    pieces: list[Piece] = []
+async def _collect(reply: Reply) -> list[Answer]:
+    pieces: dict[int, list[Piece]] = {}
+    answers: dict[int, Answer] = {}
     async for item in reply:
-        if isinstance(item, End):
-            if item.cut:
-                raise ShuttingDown(
-                    "The server is shutting down and had to stop this request; send it again."
-                )
-            return pieces, item
-        pieces.append(item)
-    raise RuntimeError("the reply ended without an End")
+        if isinstance(item, Piece):
+            pieces.setdefault(item.index, []).append(item)
+            continue
+        if item.cut:
+            raise ShuttingDown(
+                "The server is shutting down and had to stop this request; send it again."
+            )
+        answers[item.index] = Answer(tuple(pieces.pop(item.index, ())), item)
+    return [answers[index] for index in sorted(answers)]
 
 
 async def _frames(
     shape: Shape, head: Piece | End, reply: Reply, request_id: str
 ) -> AsyncIterator[bytes]:
     """Chunks, whatever happens closed by ``[DONE]``; a failure is one error object before it."""
+    ends: list[End] = []
     try:
-        first = shape.first()
-        if first is not None:
+        for first in shape.first():
             yield _frame(first)
-        for chunk in _chunks(shape, head):
+        for chunk in _chunks(shape, head, ends):
             yield _frame(chunk)
         async for item in reply:
-            for chunk in _chunks(shape, item):
+            for chunk in _chunks(shape, item, ends):
                 yield _frame(chunk)
+        usage = shape.usage(ends)
+        if usage is not None:
+            yield _frame(usage)
     except Exception as error:  # the status is sent: only the stream can tell
         body = to_body(error, request_id=request_id)
         if body.status == 500:
@@ -131,11 +137,12 @@ async def _frames(
     yield b"data: [DONE]\n\n"
 
 
-def _chunks(shape: Shape, item: Piece | End) -> list[Body]:
+def _chunks(shape: Shape, item: Piece | End, ends: list[End]) -> list[Body]:
+    """What ``item`` is sent as; an End is noted in ``ends``."""
     if isinstance(item, Piece):
         return [shape.chunk(item)] if item.text or item.reports else []
-    usage = shape.usage(item)
-    return [shape.final(item), *([] if usage is None else [usage])]
+    ends.append(item)
+    return [shape.final(item)]
 
 
 def _frame(body: Body) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from server.api.schema.fields import GenerationRequest
@@ -34,3 +35,14 @@ def sampling_of(
         logit_bias=tuple((int(token), bias) for token, bias in (request.logit_bias or {}).items()),
         logprobs=logprobs,
     )
+
+
+def choice_seed(seed: int, choice: int) -> int:
+    """The seed of one of a prompt's choices, below 2**64; the first choice has ``seed`` itself.
+
+    A hash, because the draws of neighbouring seeds may be the same ones a position apart.
+    """
+    if not choice:
+        return seed
+    mixed = hashlib.blake2b(f"{seed} {choice}".encode(), digest_size=8)
+    return int.from_bytes(mixed.digest(), "big")

@@ -13,33 +13,44 @@ from server.core.text import StopMatcher
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A token's probabilities. ``offset`` is where its text begins in the row's text."""
+    """A token's probabilities. ``offset`` is where its text begins in the row's text.
+
+    ``logprobs`` is None for the first token of an echoed prompt: nothing comes before it.
+    """
 
     token: int
     offset: int
-    logprobs: TokenLogprobs
+    logprobs: TokenLogprobs | None
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that is certain, possibly none yet, and the reports of the tokens that begin in it."""
+    """Text that is certain, possibly none yet, and the reports of the tokens that begin in it.
+
+    ``index`` is the row's place in its request.
+    """
 
     text: str = ""
     reports: tuple[Report, ...] = ()
+    index: int = 0
 
 
 class Transcript:
     """Tokens to text, up to a stop string.
 
     A report leaves with the piece in which its token's text begins; the reports of tokens that
-    begin at or after a stop string are dropped with that text.
+    begin at or after a stop string are dropped with that text. ``index`` is the row's place in its
+    request, ``start`` the length of the text before its first token.
     """
 
-    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str]) -> None:
+    def __init__(
+        self, detokenizer: Detokenizer, stops: Sequence[str], *, index: int = 0, start: int = 0
+    ) -> None:
         self._detokenizer = detokenizer
         self._matcher = StopMatcher(stops)
-        self._decoded = 0
-        self._shown = 0
+        self._index = index
+        self._decoded = start
+        self._shown = start
         self._pending: deque[Report] = deque()
         self.tokens = 0
         """How many tokens were added, the one that completed a stop string among them."""
@@ -64,7 +75,7 @@ class Transcript:
             return piece
         rest = tuple(self._pending)
         self._pending.clear()
-        return Piece(piece.text, piece.reports + rest)
+        return Piece(piece.text, piece.reports + rest, self._index)
 
     def _push(self, text: str) -> str:
         self._decoded += len(text)
@@ -75,4 +86,4 @@ class Transcript:
         reports = []
         while self._pending and self._pending[0].offset < self._shown:
             reports.append(self._pending.popleft())
-        return Piece(text, tuple(reports))
+        return Piece(text, tuple(reports), self._index)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
-from server.api.generation import End
+from server.api.rows import End
 from server.api.transcript import Piece, Report
 from server.core.messages import TokenLogprobs
 from server.core.ports import Model, Tokenizer
@@ -17,15 +18,33 @@ LEAST_LOGPROB = -9999.0
 Body = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All that one row said."""
+
+    pieces: tuple[Piece, ...]
+    end: End
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def reports(self) -> list[Report]:
+        """The reports of all its tokens."""
+        return [report for piece in self.pieces for report in piece.reports]
+
+
 class Shape(Protocol):
     """How one endpoint words what was generated."""
 
-    def whole(self, pieces: Sequence[Piece], end: End) -> Body:
-        """The answer to a request without ``stream``."""
+    def whole(self, answers: Sequence[Answer]) -> Body:
+        """The answer to a request without ``stream``, from those of its rows by index."""
         ...
 
-    def first(self) -> Body | None:
-        """A chunk before any text, where the endpoint has one."""
+    def first(self) -> Sequence[Body]:
+        """The chunks before any text, where the endpoint has some."""
         ...
 
     def chunk(self, piece: Piece) -> Body:
@@ -33,11 +52,11 @@ class Shape(Protocol):
         ...
 
     def final(self, end: End) -> Body:
-        """The chunk that carries the finish reason."""
+        """The chunk that carries a row's finish reason."""
         ...
 
-    def usage(self, end: End) -> Body | None:
-        """The chunk after the final one, where the request wants usage."""
+    def usage(self, ends: Sequence[End]) -> Body | None:
+        """The chunk after the last final one, where the request wants usage."""
         ...
 
 
@@ -50,13 +69,16 @@ class Usage(TypedDict):
     prompt_tokens_details: dict[str, int]
 
 
-def usage_of(end: End) -> Usage:
-    """``usage``."""
+def usage_of(ends: Sequence[End]) -> Usage:
+    """``usage`` of all rows of a request; a prompt counts once, however many choices it has."""
+    prompts = [end for end in ends if end.choice == 0]
+    prompt_tokens = sum(end.prompt_tokens for end in prompts)
+    completion_tokens = sum(end.completion_tokens for end in ends)
     return Usage(
-        prompt_tokens=end.prompt_tokens,
-        completion_tokens=end.completion_tokens,
-        total_tokens=end.prompt_tokens + end.completion_tokens,
-        prompt_tokens_details={"cached_tokens": end.cached_tokens},
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        total_tokens=prompt_tokens + completion_tokens,
+        prompt_tokens_details={"cached_tokens": sum(end.cached_tokens for end in prompts)},
     )
 
 
@@ -100,14 +122,19 @@ class TokenTexts:
                 "top_logprobs": [self._token(*one) for one in report.logprobs.top],
             }
             for report in reports
+            if report.logprobs is not None
         ]
 
     def legacy(self, reports: Sequence[Report]) -> Body:
-        """``logprobs`` of completions: four parallel lists."""
+        """``logprobs`` of completions: four parallel lists; null for a prompt's first token."""
+        found = [report.logprobs for report in reports]
         return {
             "tokens": [self._unique(report.token) for report in reports],
-            "token_logprobs": [finite(report.logprobs.logprob) for report in reports],
-            "top_logprobs": [self._top(report.token, report.logprobs) for report in reports],
+            "token_logprobs": [None if one is None else finite(one.logprob) for one in found],
+            "top_logprobs": [
+                None if one is None else self._top(report.token, one)
+                for report, one in zip(reports, found, strict=True)
+            ],
             "text_offset": [report.offset for report in reports],
         }
 

@@ -1,7 +1,8 @@
 """What crosses the boundary between the HTTP side and the device thread.
 
 Down goes ``Generate`` and, as the only other arrow, a cancellation by request id. Up come events:
-any number of ``Token``, then exactly one ``Finished`` or ``Failed``.
+where they are asked for, ``PromptLogprobs`` of the whole prompt, then any number of ``Token``, then
+exactly one ``Finished`` or ``Failed``.
 """
 
 from __future__ import annotations
@@ -57,9 +58,11 @@ class Generate:
 
     ``revision`` is the revision id that the name was resolved to, None for the bare base.
     ``flow`` is the fairness key (the chain's name, "" for the base). ``prompt`` is not empty;
-    ``max_tokens`` is at least 1. Generation ends with the first of ``end_tokens``, which is
-    reported in no ``Token`` event. With a ``constraint`` an end token is drawn only where the text
-    is whole, so that a text that is not whole ends by LENGTH or CANCELLED alone.
+    with ``max_tokens`` 0 it is only read. Generation ends with the first of ``end_tokens``, which
+    is reported in no ``Token`` event. With a ``constraint`` an end token is drawn only where the
+    text is whole, so that a text that is not whole ends by LENGTH or CANCELLED alone.
+    ``prompt_logprobs`` is the number of alternatives reported beside each token of the prompt but
+    the first, None for no report.
     """
 
     request_id: str
@@ -70,6 +73,7 @@ class Generate:
     revision: str | None = None
     flow: str = ""
     constraint: Constraint | None = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,16 @@ class Token:
 
     token: int
     logprobs: TokenLogprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLogprobs:
+    """The next tokens of the prompt, in order; the first of all has nothing before it and no place.
+
+    A prompt's report comes in as many of these as the device takes pieces to read it.
+    """
+
+    logprobs: tuple[TokenLogprobs, ...]
 
 
 class FinishReason(enum.StrEnum):
@@ -119,7 +133,7 @@ class Failed:
     error: ServeError
 
 
-Event = Token | Finished | Failed
+Event = PromptLogprobs | Token | Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from typing import Any
 import mlx.core as mx
 
 from server.core.messages import Token
+from server.engine.report import Report
 from server.engine.rows import Forward, Row, merge
-from server.engine.sampling import NO_TOKEN, BatchSampler, Report
+from server.engine.sampling import NO_TOKEN, BatchSampler
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
+from server.core.messages import Failed, PromptLogprobs
 from server.core.schedule import plan_prefill
+from server.engine.report import prompt_logprobs
 from server.engine.rows import Forward, Row, merge
 
 _PROBE_TOKENS = 32
+_LOGITS_BYTES = 1 << 26
+"""Float32 logits of one piece, where its rows report their prompts."""
+
+
+Reported = tuple[Row, PromptLogprobs | Failed]
+"""A row and a stretch of its prompt, or why it ends where its probabilities are not numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a piece has done: prompt tokens computed, and what its rows report of them.
+
+    ``plain`` tells that it was without reports, which take time of their own.
+    """
+
+    tokens: int = 0
+    plain: bool = True
+    reports: tuple[Reported, ...] = ()
 
 
 class Prefill:
-    """Rows whose prompts are being computed. The row that was served last goes to the back."""
+    """Rows whose prompts are being computed. The row that was served last goes to the back.
+
+    A row that reports its prompt shares its pieces with such rows alone, since only their logits
+    are computed, and a piece of theirs is as short as the memory for logits asks.
+    """
 
     def __init__(self, forward: Forward, *, most_rows: int) -> None:
         self._forward = forward
@@ -31,20 +57,25 @@ class Prefill:
         self.rows.remove(row)
         row.caches = None
 
-    def run(self, budget: int) -> int:
-        """Compute one piece of at most ``budget`` tokens; the number of prompt tokens computed."""
+    def run(self, budget: int) -> Progress:
+        """Compute one piece of at most ``budget`` tokens."""
         waiting = [row for row in self.rows if row.to_prefill]
         if not waiting:
-            return 0
+            return Progress()
+        reports = waiting[0].reports
+        if reports:
+            budget = min(budget, max(1, _LOGITS_BYTES // (4 * self._forward.vocabulary)))
+        waiting = [row for row in waiting if row.reports == reports]
         piece = plan_prefill(
             [row.to_prefill for row in waiting], budget=budget, most_rows=self._most_rows
         )
         chosen = [waiting[index] for index in piece.rows]
         chosen.sort(key=lambda row: id(row.adapter))
         lengths = [min(row.to_prefill, piece.tokens_per_row) for row in chosen]
-        self._compute(chosen, lengths)
+        logits = self._compute(chosen, lengths)
+        found = _report(chosen, lengths, logits) if reports else ()
         self.rows = [row for row in self.rows if row not in chosen] + chosen
-        return sum(lengths)
+        return Progress(sum(lengths), not reports, found)
 
     def take_done(self) -> list[Row]:
         """Remove and return the rows that are ready to decode."""
@@ -52,7 +83,8 @@ class Prefill:
         self.rows = [row for row in self.rows if row.to_prefill]
         return done
 
-    def _compute(self, rows: list[Row], lengths: list[int]) -> None:
+    def _compute(self, rows: list[Row], lengths: list[int]) -> mx.array:
+        """Fill the rows' caches; logits (rows, longest, vocab) for whoever evaluates them."""
         route = self._forward.router.plan([row.adapter for row in rows], long=True)
         pieces = [
             list(row.tokens[row.cached : row.cached + length])
@@ -60,14 +92,15 @@ class Prefill:
         ]
         if len(rows) == 1:
             caches = _caches(rows[0])
-            self._forward(mx.array(pieces), caches, route)
+            logits = self._forward(mx.array(pieces), caches, route)
             mx.eval([cache.state for cache in caches])
         else:
-            self._compute_together(rows, pieces, route)
+            logits = self._compute_together(rows, pieces, route)
         for row, length in zip(rows, lengths, strict=True):
             row.cached += length
+        return logits
 
-    def _compute_together(self, rows: list[Row], pieces: list[list[int]], route: Any) -> None:
+    def _compute_together(self, rows: list[Row], pieces: list[list[int]], route: Any) -> mx.array:
         """Pad on the right, let the caches roll the padding away, hand each row its own cache."""
         longest = max(len(piece) for piece in pieces)
         padding = [longest - len(piece) for piece in pieces]
@@ -76,7 +109,7 @@ class Prefill:
             if any(padding):
                 cache.prepare(lengths=[len(piece) for piece in pieces], right_padding=padding)
         tokens = mx.array([piece + [0] * pad for piece, pad in zip(pieces, padding, strict=True)])
-        self._forward(tokens, caches, route)
+        logits = self._forward(tokens, caches, route)
         for cache in caches:
             if any(padding):
                 cache.finalize()
@@ -84,6 +117,19 @@ class Prefill:
         for index, row in enumerate(rows):
             row.caches = [cache.extract(index) for cache in caches]
         mx.eval([cache.state for row in rows for cache in _caches(row)])
+        return logits
+
+
+def _report(rows: Sequence[Row], lengths: Sequence[int], logits: mx.array) -> tuple[Reported, ...]:
+    """What the rows' prompts say in the piece of ``lengths`` tokens that was just computed."""
+    found: list[Reported] = []
+    for row, length, each in zip(rows, lengths, logits, strict=True):
+        follows = row.tokens[row.cached - length + 1 : row.cached + 1]
+        logprobs = prompt_logprobs(each[:length], follows, row.request.prompt_logprobs or 0)
+        failed = Failed(row.not_finite())
+        row.reported += length
+        found.append((row, failed if logprobs is None else PromptLogprobs(logprobs)))
+    return tuple(found)
 
 
 def _caches(row: Row) -> list[Any]:

@@ -23,7 +23,8 @@ class Row:
 
     ``tokens`` must be in the KV cache before the next token can be drawn: the prompt, and after a
     preemption also what was generated before it. The first ``cached`` of them are in ``caches``,
-    one cache per layer, which the row owns until it joins a decode batch.
+    one cache per layer, which the row owns until it joins a decode batch. ``reported`` counts the
+    prompt's tokens whose probabilities are known to the reader, the first among them.
     """
 
     request: Generate
@@ -32,6 +33,12 @@ class Row:
     caches: list[Any] | None = None
     cached: int = 0
     generated: list[int] = field(default_factory=list)
+    reported: int = 1
+
+    @property
+    def reports(self) -> bool:
+        """Whether the tokens left to prefill have probabilities to report."""
+        return self.request.prompt_logprobs is not None and self.reported < len(self.request.prompt)
 
     @property
     def to_prefill(self) -> int:
@@ -49,7 +56,7 @@ class Row:
 
     def not_finite(self) -> NonFiniteOutput:
         """Why a row ends whose logits are not finite."""
-        where = f"after {len(self.generated)} tokens"
+        where = "in the prompt" if self.reports else f"after {len(self.generated)} tokens"
         if self.request.revision is None:
             return NonFiniteOutput(f"The base's output is not finite {where}; check its files.")
         return NonFiniteOutput(

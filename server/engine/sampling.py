@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 
-from adapters.base.elementwise import logsumexp, softmax
-from server.core.messages import Sampling, TokenLogprobs
+from adapters.base.elementwise import softmax
+from server.core.messages import Sampling
 from server.engine.draw import draw, keep_min_p, keep_top_k, keep_top_p, uniform
+from server.engine.report import Report, logprob_arrays
 
 NO_TOKEN = -1
 """What a row draws whose logits are not finite."""
@@ -169,58 +169,9 @@ class BatchSampler:
         if not self._reporting:
             return Report((), ())
         rows = mx.array(self._reporting)
-        logprobs = logits[rows]
-        logprobs = logprobs - logsumexp(logprobs)[:, None]
-        chosen = mx.take_along_axis(logprobs, tokens[rows][:, None], axis=-1)
-        most = max(self._alternatives[index] for index in self._reporting)
-        if not most:
-            return Report(tuple(self._reporting), (chosen,))
-        best = mx.argpartition(-logprobs, most - 1, axis=-1)[:, :most]
-        values = mx.take_along_axis(logprobs, best, axis=-1)
-        order = mx.argsort(-values, axis=-1)
-        ids = mx.take_along_axis(best, order, axis=-1)
-        return Report(
-            tuple(self._reporting),
-            (chosen, ids, mx.take_along_axis(values, order, axis=-1)),
-            tuple(self._alternatives[index] for index in self._reporting),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Log-probabilities on their way from the device: row indices and arrays to evaluate."""
-
-    rows: tuple[int, ...]
-    arrays: tuple[mx.array, ...]
-    alternatives: tuple[int, ...] = ()
-
-    def keep(self, indices: Sequence[int]) -> Report:
-        """The report of the rows at ``indices``, renumbered to their new places."""
-        places = {old: new for new, old in enumerate(indices)}
-        kept = [i for i, row in enumerate(self.rows) if row in places]
-        if not kept:
-            return Report((), ())
-        return Report(
-            tuple(places[self.rows[i]] for i in kept),
-            tuple(array[mx.array(kept)] for array in self.arrays),
-            tuple(self.alternatives[i] for i in kept) if self.alternatives else (),
-        )
-
-    def read(self) -> dict[int, TokenLogprobs]:
-        """By row; waits for the device."""
-        if not self.rows:
-            return {}
-        chosen: Any = self.arrays[0][:, 0].tolist()
-        if len(self.arrays) == 1:
-            return {
-                row: TokenLogprobs(value, ()) for row, value in zip(self.rows, chosen, strict=True)
-            }
-        ids: Any = self.arrays[1].tolist()
-        values: Any = self.arrays[2].tolist()
-        return {
-            row: TokenLogprobs(chosen[i], tuple(zip(ids[i], values[i], strict=True))[:most])
-            for i, (row, most) in enumerate(zip(self.rows, self.alternatives, strict=True))
-        }
+        alternatives = tuple(self._alternatives[index] for index in self._reporting)
+        arrays = logprob_arrays(logits[rows], tokens[rows], max(alternatives))
+        return Report(tuple(self._reporting), arrays, alternatives)
 
 
 def _has_penalty(sampling: Sampling) -> bool:

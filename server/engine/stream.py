@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from server.core.errors import SlowReader
-from server.core.messages import Event, Failed, Finished, Token
+from server.core.messages import Event, Failed, Finished
 
 
 class RowStream:
@@ -34,7 +34,8 @@ class RowStream:
         """Add an event; nothing follows the last one."""
         if self._ended:
             return
-        if isinstance(event, Token) and len(self._unread) >= self._limit:
+        last = isinstance(event, Finished | Failed)
+        if not last and len(self._unread) >= self._limit:
             event = Failed(
                 SlowReader(
                     f"The client left {self._limit} tokens unread; read faster, or raise "
@@ -42,7 +43,8 @@ class RowStream:
                 )
             )
             self._abandon()
-        self._ended = not isinstance(event, Token)
+            last = True
+        self._ended = last
         self._unread.append(event)
         self._arrived.set()
 

@@ -172,13 +172,21 @@ class Worker:
             return
         began = time.perf_counter()
         waiting, decoding = len(self._prefill.rows), len(self._decode.rows)
-        tokens = self._prefill.run(self._pace.budget(waiting=waiting, decoding=decoding))
-        self._pace.observe(tokens=tokens, seconds=time.perf_counter() - began)
-        done = self._prefill.take_done()
-        self._counters.prompt_tokens += tokens + len(
-            done
-        )  # the decode step computes each one's last token
-        self._decode.join(done)
+        done = self._prefill.run(self._pace.budget(waiting=waiting, decoding=decoding))
+        if done.plain:
+            self._pace.observe(tokens=done.tokens, seconds=time.perf_counter() - began)
+        for row, event in done.reports:
+            if isinstance(event, Failed):
+                self._end(row, event)
+            else:
+                self._events.append((row.request.request_id, event))
+        through = self._prefill.take_done()
+        # The decode step computes the last token of each that goes on.
+        self._counters.prompt_tokens += done.tokens + len(through)
+        self._decode.join([row for row in through if row.request.max_tokens])
+        for row in through:
+            if not row.request.max_tokens:
+                self._finish(row, FinishReason.LENGTH)
 
     def _advance_tokens(self) -> None:
         """Run one decode step and end the rows that are through."""

@@ -63,12 +63,6 @@ def _must_be_false(value: object) -> None:
         raise unsupported("this server supports only false")
 
 
-def _must_be_one(value: int | None) -> int | None:
-    if value is not None and value > 1:
-        raise unsupported("this server supports only 1 so far; send the request several times")
-    return value
-
-
 def _one_model(value: object) -> object:
     if isinstance(value, list):
         raise TwoAdapters(f"'model' is a list; {ONE_ADAPTER}", param="model")
@@ -118,7 +112,6 @@ Unsupported = Annotated[Any, AfterValidator(_must_be_absent)]
 TextFormat = Annotated[Any, AfterValidator(_must_be_text_format)]
 TextOnly = Annotated[Any, AfterValidator(_must_be_text_only)]
 FalseOnly = Annotated[Any, AfterValidator(_must_be_false)]
-OneOnly = Annotated[Annotated[int, Field(ge=1, le=128)] | None, AfterValidator(_must_be_one)]
 ModelField = Annotated[
     Annotated[str, Field(min_length=1, max_length=MODEL_LENGTH)], BeforeValidator(_one_model)
 ]
@@ -158,11 +151,16 @@ class GenerationRequest(Schema):
     frequency_penalty: Penalty | None = None
     logit_bias: LogitBias | None = None
     max_tokens: TokenCount | None = None
-    n: OneOnly = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
     user: Label | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+
+    @property
+    def choices(self) -> int:
+        """How many texts are asked for of each prompt."""
+        return 1 if self.n is None else self.n
 
 
 ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]

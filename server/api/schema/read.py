@@ -9,6 +9,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ValidationError
 
 from server.api.schema.chat import ChatRequest
+from server.api.schema.completions import CompletionRequest
 from server.api.schema.fields import UNSUPPORTED, GenerationRequest, Schema
 from server.api.strict_json import parse_object
 from server.core.errors import InvalidRequest, UnsupportedField
@@ -61,8 +62,28 @@ def _check_together(request: GenerationRequest) -> None:
         raise InvalidRequest(
             "stream_options has no meaning without stream: true.", param="stream_options"
         )
-    if not isinstance(request, ChatRequest):
-        return
+    if isinstance(request, CompletionRequest):
+        _check_candidates(request)
+    if isinstance(request, ChatRequest):
+        _check_chat(request)
+
+
+def _check_candidates(request: CompletionRequest) -> None:
+    if request.candidates < request.choices:
+        raise InvalidRequest(
+            f"best_of is {request.candidates}, fewer than the {request.choices} texts that n asks "
+            "for; give at least as many.",
+            param="best_of",
+        )
+    if request.candidates > request.choices and request.stream:
+        raise InvalidRequest(
+            "The best of several texts is known when all are complete; ask for best_of without "
+            "stream.",
+            param="best_of",
+        )
+
+
+def _check_chat(request: ChatRequest) -> None:
     if request.top_logprobs is not None and not request.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true.", param="top_logprobs")
     limits = {request.max_tokens, request.max_completion_tokens} - {None}

@@ -50,6 +50,26 @@ async def test_the_default_length_is_the_reference_s() -> None:
     assert body["choices"][0]["finish_reason"] == "length"
 
 
+async def test_a_fault_of_one_prompt_is_named_by_its_place() -> None:
+    """The others were right, and none is run."""
+    async with serving() as server:
+        unknown = await server.complete(prompt=[[1], [2, VOCABULARY]])
+        long = await server.complete(prompt=["a", "b" * 600])
+        assert server.engine.submitted == []
+    assert (unknown.status_code, error_of(unknown)["param"]) == (400, "prompt[1]")
+    assert (long.status_code, error_of(long)["param"]) == (400, "prompt[1]")
+
+
+async def test_more_prompts_than_the_queue_holds_are_refused_by_name() -> None:
+    """Whatever the number of choices, the field at fault is the prompt's."""
+    async with serving(queue_limit=3) as server:
+        response = await server.complete(prompt=["a"] * 4)
+        candidates = await server.complete(prompt=["a"] * 2, best_of=2)
+        assert server.engine.submitted == []
+    assert (response.status_code, error_of(response)["param"]) == (400, "prompt")
+    assert (candidates.status_code, error_of(candidates)["param"]) == (400, "best_of")
+
+
 @pytest.mark.parametrize("token", [VOCABULARY, 10**9, -1])
 async def test_a_token_that_does_not_exist_is_refused(token: int) -> None:
     """The model would look it up beyond its embedding."""
