@@ -167,6 +167,7 @@ def _version(distribution: str) -> str:
 def _limits(settings: Settings, path: Path, free: int) -> Limits:
     """The engine's bounds; automatic budgets are shares of the free memory."""
     kv_bytes = settings.kv_budget_bytes or max(free * 3 // 10, 1 << 28)
+    prefix_bytes = settings.prefix_cache_bytes
     adapter_bytes = settings.adapter_budget_bytes or max(free // 10, 1 << 28)
     return Limits(
         max_rows=settings.max_rows,
@@ -177,6 +178,7 @@ def _limits(settings: Settings, path: Path, free: int) -> Limits:
         event_queue_limit=settings.event_queue_limit,
         adapter_budget_bytes=adapter_bytes,
         kv_budget_tokens=max(256, kv_bytes // _kv_bytes_per_token(path)),
+        prefix_cache_bytes=kv_bytes // 3 if prefix_bytes is None else prefix_bytes,
     )
 
 

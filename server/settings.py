@@ -122,6 +122,11 @@ class Settings(BaseModel):
     kv_budget_bytes: int | None = Field(
         default=None, ge=1, description="Memory for the KV cache; auto: from free memory."
     )
+    prefix_cache_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Memory for prefixes to reuse; 0: none; auto: a third of the KV's.",
+    )
     cpu_float32_bytes: int | None = Field(
         default=None,
         ge=0,

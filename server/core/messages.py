@@ -118,7 +118,10 @@ class FinishReason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a generation that ended as it should. Counts are tokens."""
+    """The last event of a generation that ended as it should. Counts are tokens.
+
+    ``cached_tokens`` of the prompt were not computed, because an earlier row had left them.
+    """
 
     reason: FinishReason
     prompt_tokens: int
@@ -140,7 +143,9 @@ Event = PromptLogprobs | Token | Finished | Failed
 class EngineStats:
     """A snapshot of the engine. Counts are rows, sizes bytes, times seconds.
 
-    ``lent_pieces`` counts the pieces of other work that had the device, ``lent_s`` their time.
+    ``prompt_tokens`` counts what was computed, ``prefix_cache_tokens`` what was found computed, in
+    ``prefix_cache_hits`` rows. ``lent_pieces`` counts the pieces of other work that had the device,
+    ``lent_s`` their time.
     ``memory_bytes`` is what the process's arrays take on the device.
     """
 
@@ -159,6 +164,11 @@ class EngineStats:
     adapter_evictions: int = 0
     kv_tokens: int = 0
     kv_budget_tokens: int = 0
+    prefix_cache_bytes: int = 0
+    prefix_cache_budget_bytes: int = 0
+    prefix_cache_blocks: int = 0
+    prefix_cache_hits: int = 0
+    prefix_cache_tokens: int = 0
     prefill_tokens_per_s: float = 0.0
     decode_step_s: float = 0.0
     lent_pieces: int = 0

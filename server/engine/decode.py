@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from server.core.messages import Token
+from server.engine.prefix import Held
 from server.engine.report import Report
 from server.engine.rows import Forward, Row, merge
 from server.engine.sampling import NO_TOKEN, BatchSampler
@@ -72,6 +73,12 @@ class DecodeBatch:
         self.rows = [self.rows[index] for index in keep]
         self._fresh.intersection_update(self.rows)
         self._stale = True
+
+    def held(self, row: Row) -> Held:
+        """A row's tokens in the caches; waits for the step that runs."""
+        index, cache = self.rows.index(row), self._caches[0]
+        padding = int(cache.left_padding.tolist()[index])
+        return Held(self._caches, index, padding, cache.size() - padding)
 
     def step(self) -> list[Drawn]:
         """Start the next token of every row and return the tokens that were started before.

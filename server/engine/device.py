@@ -17,7 +17,8 @@ class Limits:
 
     ``reserve_tokens`` is what a row without a short ``max_tokens`` is reserved beyond its prompt;
     where rows grow past the KV budget, the youngest is preempted and computed again later.
-    ``train_share`` is the share of the device's time that lent pieces get while rows are served.
+    ``prefix_cache_bytes`` 0 keeps no prefix. ``train_share`` is the share of the device's time
+    that lent pieces get while rows are served.
     """
 
     max_rows: int
@@ -27,6 +28,7 @@ class Limits:
     event_queue_limit: int
     adapter_budget_bytes: int
     kv_budget_tokens: int
+    prefix_cache_bytes: int = 0
     train_share: float = 0.25
     reserve_tokens: int = 512
     most_prefill_tokens: int = 2048

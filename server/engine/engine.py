@@ -24,7 +24,8 @@ from server.core.messages import Constraint, EngineStats, Event, Failed, Generat
 from server.engine.device import AdapterSource, Limits, LoadModel
 from server.engine.lending import Lender
 from server.engine.stream import RowStream
-from server.engine.worker import Cancel, Forget, Message, Stop, Worker
+from server.engine.inbox import Cancel, Forget, Message, Stop
+from server.engine.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,9 @@ from typing import Any
 import mlx.core as mx
 
 from server.core.messages import Failed, PromptLogprobs
+from server.core.prefix import common_prefix
 from server.core.schedule import plan_prefill
+from server.engine.prefix import BLOCK, Held, PrefixCache
 from server.engine.report import prompt_logprobs
 from server.engine.rows import Forward, Row, merge
 
@@ -40,16 +42,19 @@ class Prefill:
 
     A row that reports its prompt shares its pieces with such rows alone, since only their logits
     are computed, and a piece of theirs is as short as the memory for logits asks.
+
+    A row begins behind the longest prefix that is kept. While another row computes a longer one,
+    it waits for that: rows that arrive together compute what they share once.
     """
 
-    def __init__(self, forward: Forward, *, most_rows: int) -> None:
+    def __init__(self, forward: Forward, prefix: PrefixCache, *, most_rows: int) -> None:
         self._forward = forward
+        self._prefix = prefix
         self._most_rows = most_rows
         self.rows: list[Row] = []
 
     def add(self, row: Row) -> None:
         """Start a row; its adapter is resident."""
-        row.caches = self._forward.make_caches()
         self.rows.append(row)
 
     def remove(self, row: Row) -> None:
@@ -59,7 +64,10 @@ class Prefill:
 
     def run(self, budget: int) -> Progress:
         """Compute one piece of at most ``budget`` tokens."""
-        waiting = [row for row in self.rows if row.to_prefill]
+        for row in self.rows:
+            if row.caches is None and not self._is_ahead(row):
+                self._begin(row)
+        waiting = [row for row in self.rows if row.caches is not None and row.to_prefill]
         if not waiting:
             return Progress()
         reports = waiting[0].reports
@@ -74,14 +82,39 @@ class Prefill:
         lengths = [min(row.to_prefill, piece.tokens_per_row) for row in chosen]
         logits = self._compute(chosen, lengths)
         found = _report(chosen, lengths, logits) if reports else ()
+        for row in chosen:
+            self._keep(row)
         self.rows = [row for row in self.rows if row not in chosen] + chosen
         return Progress(sum(lengths), not reports, found)
 
     def take_done(self) -> list[Row]:
         """Remove and return the rows that are ready to decode."""
-        done = [row for row in self.rows if not row.to_prefill]
-        self.rows = [row for row in self.rows if row.to_prefill]
+        done = [row for row in self.rows if row.caches is not None and not row.to_prefill]
+        self.rows = [row for row in self.rows if row not in done]
         return done
+
+    def _begin(self, row: Row) -> None:
+        row.caches = self._forward.make_caches()
+        row.cached = self._prefix.fill(row.caches, row.request.revision, row.reusable)
+        if row.reused is None:
+            row.reused = row.cached
+
+    def _is_ahead(self, row: Row) -> bool:
+        """Whether a row that has begun is yet to compute at least a block that ``row`` needs."""
+        return self._prefix.budget_bytes > 0 and any(
+            other.is_kept
+            and other.caches is not None
+            and other.request.revision == row.request.revision
+            and common_prefix(other.tokens[:-1], row.reusable) - other.cached >= BLOCK
+            for other in self.rows
+        )
+
+    def _keep(self, row: Row) -> None:
+        """Keep what is computed: whole blocks, and at the prompt's end the rest too."""
+        length = row.cached - row.cached % BLOCK if row.to_prefill else row.cached
+        if row.is_kept:
+            held = Held(_caches(row), index=0, padding=0, length=length)
+            row.is_kept = self._prefix.keep(held, row.request.revision, row.tokens)
 
     def _compute(self, rows: list[Row], lengths: list[int]) -> mx.array:
         """Fill the rows' caches; logits (rows, longest, vocab) for whoever evaluates them."""

@@ -23,8 +23,10 @@ class Row:
 
     ``tokens`` must be in the KV cache before the next token can be drawn: the prompt, and after a
     preemption also what was generated before it. The first ``cached`` of them are in ``caches``,
-    one cache per layer, which the row owns until it joins a decode batch. ``reported`` counts the
-    prompt's tokens whose probabilities are known to the reader, the first among them.
+    one cache per layer, which the row owns until it joins a decode batch. ``reused`` of the prompt
+    were found there when it first began; what it leaves is kept for others where ``is_kept``.
+    ``reported`` counts the prompt's tokens whose probabilities are known to the reader, the first
+    among them.
     """
 
     request: Generate
@@ -32,6 +34,8 @@ class Row:
     adapter: ResidentAdapter | None = None
     caches: list[Any] | None = None
     cached: int = 0
+    reused: int | None = None
+    is_kept: bool = True
     generated: list[int] = field(default_factory=list)
     reported: int = 1
 
@@ -39,6 +43,14 @@ class Row:
     def reports(self) -> bool:
         """Whether the tokens left to prefill have probabilities to report."""
         return self.request.prompt_logprobs is not None and self.reported < len(self.request.prompt)
+
+    @property
+    def reusable(self) -> tuple[int, ...]:
+        """The tokens that need not be computed where their KV is kept.
+
+        Not the last one, whose logits draw the next, nor any whose logits are to be reported.
+        """
+        return self.tokens[: self.reported - 1 if self.reports else -1]
 
     @property
     def to_prefill(self) -> int:

@@ -11,6 +11,7 @@ from server.core.messages import EngineStats
 from server.engine.decode import DecodeBatch
 from server.engine.lending import LentTime
 from server.engine.prefill import Prefill
+from server.engine.prefix import PrefixCache
 
 _SMOOTHING = 0.1
 
@@ -40,6 +41,7 @@ class Look:
     prefill: Prefill
     decode: DecodeBatch
     bank: AdapterBank
+    prefix: PrefixCache
     lent: LentTime
     counters: Counters
     kv_budget_tokens: int
@@ -64,6 +66,11 @@ def snapshot(look: Look) -> EngineStats:
         adapter_evictions=bank.evictions,
         kv_tokens=len(decoding) * max((row.length for row in decoding), default=0),
         kv_budget_tokens=look.kv_budget_tokens,
+        prefix_cache_bytes=look.prefix.nbytes,
+        prefix_cache_budget_bytes=look.prefix.budget_bytes,
+        prefix_cache_blocks=len(look.prefix),
+        prefix_cache_hits=look.prefix.hits,
+        prefix_cache_tokens=look.prefix.reused_tokens,
         prefill_tokens_per_s=look.prefill_tokens_per_s,
         decode_step_s=counters.step_s,
         lent_pieces=lent.pieces,

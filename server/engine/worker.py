@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
 
@@ -15,34 +14,16 @@ from server.core.messages import EngineStats, Event, Failed, Finished, FinishRea
 from server.core.schedule import Candidate, FairQueue, PrefillPace, Room
 from server.engine.decode import DecodeBatch
 from server.engine.device import AdapterSource, Limits, LoadedModel
+from server.engine.inbox import Cancel, Forget, Message, Stop
 from server.engine.lending import LentTime, Piece
 from server.engine.loader import AdapterLoader, Loaded, LoadFailed
 from server.engine.prefill import Prefill, measure_prefill
+from server.engine.prefix import PrefixCache
 from server.engine.residency import Residency
 from server.engine.rows import Forward, Row
 from server.engine.snapshot import Counters, Look, snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """End a row early."""
-
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """A revision is gone for good; no later row will name it."""
-
-    revision: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """End the thread."""
-
-
-Message = Generate | Cancel | Forget | Stop | Loaded | LoadFailed | Piece
 Publish = Callable[[Sequence[tuple[str, Event]]], None]
 
 
@@ -73,7 +54,10 @@ class Worker:
         self._residency = Residency(self._bank, self._loader)
         self._rows: dict[str, Row] = {}
         self._waiting = FairQueue()
-        self._prefill = Prefill(self._forward, most_rows=limits.prefill_rows)
+        self._prefix = PrefixCache(
+            self._forward.make_caches(), budget_bytes=limits.prefix_cache_bytes
+        )
+        self._prefill = Prefill(self._forward, self._prefix, most_rows=limits.prefill_rows)
         self._decode = DecodeBatch(self._forward)
         self._events: list[tuple[str, Event]] = []
         self._counters = Counters()
@@ -140,6 +124,9 @@ class Worker:
                     self._finish(self._rows[message.request_id], FinishReason.CANCELLED)
             case Forget():
                 self._residency.forget(message.revision)
+                self._prefix.forget(message.revision)
+                for row in self._rows.values():
+                    row.is_kept &= row.request.revision != message.revision
             case Loaded():
                 self._residency.arrived(message)
             case LoadFailed():
@@ -223,6 +210,7 @@ class Worker:
             if len(rows) * longest <= self._limits.kv_budget_tokens:
                 return
             youngest = rows[-1]
+            self._keep(youngest)
             self._decode.leave([youngest])
             self._residency.release(youngest.request.revision)
             youngest.rewind()
@@ -262,7 +250,16 @@ class Worker:
                 self._end(row, Failed(AdapterUnavailable(reason, param="model")))
 
     def _finish(self, row: Row, reason: FinishReason) -> None:
-        self._end(row, Finished(reason, len(row.request.prompt), len(row.generated)))
+        if row in self._decode.rows:
+            self._keep(row)
+        prompt, generated = len(row.request.prompt), len(row.generated)
+        self._end(row, Finished(reason, prompt, generated, row.reused or 0))
+
+    def _keep(self, row: Row) -> None:
+        """Leave a decoding row's KV to those that go on from its prompt and answer."""
+        if row.is_kept and self._prefix.budget_bytes:
+            tokens = (*row.request.prompt, *row.generated)
+            self._prefix.keep(self._decode.held(row), row.request.revision, tokens)
 
     def _end(self, row: Row, event: Finished | Failed) -> None:
         """The only way out: wherever the row is, it leaves, and its last event is ``event``."""
@@ -284,6 +281,7 @@ class Worker:
                 prefill=self._prefill,
                 decode=self._decode,
                 bank=self._bank,
+                prefix=self._prefix,
                 lent=self._lent,
                 counters=self._counters,
                 kv_budget_tokens=self._limits.kv_budget_tokens,

@@ -43,6 +43,7 @@ class MlxHarness:
             event_queue_limit=event_queue_limit,
             adapter_budget_bytes=1 << 26,
             kv_budget_tokens=self.context,
+            prefix_cache_bytes=1 << 22,
         )
         return MlxEngine(self._load, limits, DirectoryAdapters({self.revision: self._adapter}))
 

@@ -27,6 +27,7 @@ LIMITS = Limits(
     event_queue_limit=512,
     adapter_budget_bytes=1 << 26,
     kv_budget_tokens=1 << 12,
+    prefix_cache_bytes=1 << 24,
 )
 PROMPT = "What is a rudder?"
 

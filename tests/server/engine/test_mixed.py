@@ -3,89 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adapters.base.load import load_base
-from adapters.base.tokenizer import load_tokenizer
 from adapters.errors import BaseError
 from adapters.formats.mlx_lm import read_adapter, write_adapter
-from adapters.formats.revision import revision_id
 from server.core.errors import AdapterUnavailable, NonFiniteOutput
-from server.core.messages import Event, Failed, Finished, Generate, Sampling, Token
-from server.engine.device import Limits, LoadedModel
+from server.core.messages import Failed
+from server.engine.device import LoadedModel
 from server.engine.engine import MlxEngine
 from tests.directory_adapters import DirectoryAdapters
 from tests.diverged import write_diverged
 from tests.equality import assert_same_tokens, solo_greedy
+from tests.server.engine.rig import LIMITS, QUESTIONS, running, tokens
 
 pytestmark = pytest.mark.anyio
-
-LIMITS = Limits(
-    max_rows=16,
-    prefill_rows=4,
-    prefill_block_s=0.05,
-    queue_limit=64,
-    event_queue_limit=512,
-    adapter_budget_bytes=1 << 26,
-    kv_budget_tokens=1 << 16,
-)
-QUESTIONS = ("What is a rudder?", "Who waters the garden at noon?", "Tell me about bread.")
-
-
-class Bench:
-    """An engine on the tiny model, and rows by adapter name."""
-
-    def __init__(self, model: Path, adapters: dict[str, Path], limits: Limits) -> None:
-        self.tokenizer = load_tokenizer(model)
-        self.revisions = {name: revision_id(read_adapter(path)) for name, path in adapters.items()}
-        directories = {self.revisions[name]: path for name, path in adapters.items()}
-
-        def load() -> LoadedModel:
-            base = load_base(model)
-            return LoadedModel(base.model, self.tokenizer.vocab_size, base.compute.dtype)
-
-        self.engine = MlxEngine(load, limits, DirectoryAdapters(directories))
-        self._count = 0
-
-    async def run(self, name: str | None, number: int, *, temperature: float = 0.0) -> list[Event]:
-        """Every event of one row of 24 tokens."""
-        self._count += 1
-        prompt = self.tokenizer.encode(QUESTIONS[number % len(QUESTIONS)])
-        request = Generate(
-            request_id=f"row-{self._count}",
-            prompt=tuple(prompt),
-            max_tokens=24,
-            sampling=Sampling(seed=number, temperature=temperature),
-            end_tokens=frozenset(),
-            revision=None if name is None else self.revisions[name],
-            flow=name or "",
-        )
-        return [event async for event in self.engine.submit(request)]
-
-
-def tokens(events: list[Event]) -> list[int]:
-    """The tokens of a row that ended as it should."""
-    assert isinstance(events[-1], Finished), events[-1]
-    return [event.token for event in events if isinstance(event, Token)]
-
-
-@asynccontextmanager
-async def running(
-    model: Path, adapters: dict[str, Path], limits: Limits = LIMITS
-) -> AsyncIterator[Bench]:
-    """A started engine, stopped at the end and found whole."""
-    bench = Bench(model, adapters, limits)
-    await bench.engine.start()
-    try:
-        yield bench
-        assert bench.engine.stats().integrity == "ok"
-    finally:
-        await bench.engine.stop(grace_s=0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
