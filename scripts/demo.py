@@ -20,7 +20,8 @@ from scripts.bench.servers import ServerError, free_port, running
 from scripts.demo_telling import Telling, is_bold, standard_output, transcript
 from scripts.demo_tour import Tour
 from server.admin_client import AdminError
-from server.settings import EMBEDDED_NAME, SettingsError, from_environment_and_flags
+from server.settings import EMBEDDED_NAME
+from server.settings_text import SettingsError, from_environment_and_flags
 
 _START_S = 300.0
 _INTERRUPTED = 130

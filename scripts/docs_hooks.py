@@ -22,7 +22,8 @@ from server.api.schema.chat import ChatRequest
 from server.api.schema.completions import CompletionRequest
 from server.api.schema.fields import GenerationRequest, NoAdapters, Unsupported
 from server.errors import TABLE
-from server.settings import Settings, flag_of, variable_of
+from server.settings import Settings
+from server.settings_text import flag_of, variable_of
 from server.stage_cli import LORA, SETTINGS
 
 _STAGE_FIELDS = {

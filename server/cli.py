@@ -132,7 +132,8 @@ def _watch_parent(fd: int, settings: Settings) -> None:
 
 def _serve_flags(arguments: list[str]) -> tuple[dict[str, object], int | None]:
     """The settings that were given as flags, and the supervisor's pipe."""
-    from server.settings import Settings, flag_of, variable_of
+    from server.settings import Settings
+    from server.settings_text import flag_of, variable_of
 
     parser = Parser("serve", "Serve a base model and its adapters over an OpenAI-compatible API.")
     for name, field in Settings.model_fields.items():
@@ -160,14 +161,12 @@ def _serve_flags(arguments: list[str]) -> tuple[dict[str, object], int | None]:
     named = [word[2:].partition("=")[0] for word in unknown if word.startswith("--")]
     flags |= {name.replace("-", "_"): "" for name in named}
     if unknown and not named:
-        raise UsageError(
-            f"{unknown[0]!r} belongs to no option; 'chainlora serve --help' lists them"
-        )
+        raise UsageError(f"{unknown[0]!r} belongs to no option; see 'chainlora serve --help'")
     return flags, parent_fd
 
 
 def _settings(flags: Mapping[str, object]) -> Settings:
-    from server.settings import SettingsError, from_environment_and_flags
+    from server.settings_text import SettingsError, from_environment_and_flags
 
     try:
         return from_environment_and_flags(os.environ, flags)

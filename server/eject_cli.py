@@ -151,7 +151,7 @@ def chosen(chain: Json, revision: str | None) -> Json:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    from server.settings import SettingsError, from_environment_and_flags
+    from server.settings_text import SettingsError, from_environment_and_flags
 
     flags = {name: vars(options)[name] for name in ("data_dir", "model") if name in options}
     try:

@@ -17,7 +17,8 @@ import pytest
 
 from scripts.check_tree import tracked_files
 from server.cli import USAGE
-from server.settings import Settings, flag_of
+from server.settings import Settings
+from server.settings_text import flag_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -22,9 +22,9 @@ from server.core.errors import (
 )
 from server.core.messages import Constraint, EngineStats, Event, Failed, Generate
 from server.engine.device import AdapterSource, Limits, LoadModel
+from server.engine.inbox import Cancel, Forget, Message, Stop
 from server.engine.lending import Lender
 from server.engine.stream import RowStream
-from server.engine.inbox import Cancel, Forget, Message, Stop
 from server.engine.worker import Worker
 
 log = logging.getLogger(__name__)

@@ -65,7 +65,7 @@ class Prefill:
     def run(self, budget: int) -> Progress:
         """Compute one piece of at most ``budget`` tokens."""
         for row in self.rows:
-            if row.caches is None and not self._is_ahead(row):
+            if row.caches is None and not self._awaits_prefix(row):
                 self._begin(row)
         waiting = [row for row in self.rows if row.caches is not None and row.to_prefill]
         if not waiting:
@@ -99,7 +99,7 @@ class Prefill:
         if row.reused is None:
             row.reused = row.cached
 
-    def _is_ahead(self, row: Row) -> bool:
+    def _awaits_prefix(self, row: Row) -> bool:
         """Whether a row that has begun is yet to compute at least a block that ``row`` needs."""
         return self._prefix.budget_bytes > 0 and any(
             other.is_kept

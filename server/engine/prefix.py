@@ -87,7 +87,7 @@ class PrefixCache:
         for places, blocks in zip(
             self._shapes, zip(*(block.stacks for block in match.values), strict=True), strict=True
         ):
-            stack = mx.concatenate(blocks, axis=-2)[..., : match.length, :]
+            stack = mx.concatenate(list(blocks), axis=-2)[..., : match.length, :]
             planes.update(zip(places, stack, strict=True))
         for layer, cache in enumerate(caches):
             cache.keys, cache.values = planes[2 * layer], planes[2 * layer + 1]

@@ -23,7 +23,6 @@ from server.engine.residency import Residency
 from server.engine.rows import Forward, Row
 from server.engine.snapshot import Counters, Look, snapshot
 
-
 Publish = Callable[[Sequence[tuple[str, Event]]], None]
 
 

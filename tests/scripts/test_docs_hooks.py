@@ -15,7 +15,8 @@ from server.api.schema.fields import GenerationRequest
 from server.api.schema.read import read_request
 from server.core.errors import TwoAdapters, UnsupportedField
 from server.errors import TABLE
-from server.settings import Settings, variable_of
+from server.settings import Settings
+from server.settings_text import variable_of
 
 BODIES: dict[type[GenerationRequest], dict[str, Any]] = {
     ChatRequest: {"model": "m", "messages": [{"role": "user", "content": "x"}]},

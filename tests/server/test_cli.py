@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from server.cli import main
-from server.settings import Settings, flag_of, variable_of
+from server.settings import Settings
+from server.settings_text import flag_of, variable_of
 from tests.live_server import LiveServer, live_server
 from tests.terminal import Terminal
 

@@ -6,14 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from server.settings import (
-    EMBEDDED_NAME,
-    Settings,
-    SettingsError,
-    flag_of,
-    from_environment_and_flags,
-    variable_of,
-)
+from server.settings import EMBEDDED_NAME, Settings
+from server.settings_text import SettingsError, flag_of, from_environment_and_flags, variable_of
 
 
 def test_without_anything_the_embedded_model_is_served_on_loopback() -> None:

@@ -13,7 +13,7 @@ from adapters.errors import DataError, LineFault
 from adapters.lineage import Fault, LoraRequest, TrainSettings
 from adapters.states import StageState
 from server import stage_cli
-from server.settings import from_environment_and_flags
+from server.settings_text import from_environment_and_flags
 from tests.server.conftest import Shell
 from tests.terminal import Terminal
 

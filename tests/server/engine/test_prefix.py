@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -145,21 +146,24 @@ async def test_a_row_that_is_cancelled_leaves_what_it_had(tiny_model: Path) -> N
         async with aclosing(bench.engine.submit(row)) as events:
             first = [await anext(events) for _ in range(6)]
         said = [*row.prompt, *(event.token for event in first if isinstance(event, Token))]
-        assert cached(await bench.ask(bench.row(None, [*said, 7]))) == len(said) == len(row.prompt) + 6
+        assert (
+            cached(await bench.ask(bench.row(None, [*said, 7]))) == len(said) == len(row.prompt) + 6
+        )
 
 
 async def test_a_preempted_row_finds_what_it_had(
     tiny_model: Path, tiny_adapters: dict[str, Path]
 ) -> None:
     """Prompt and answer so far are not computed again, and the answer is the same."""
-    tight = replace(WARM, kv_budget_tokens=512, reserve_tokens=1)
+    tight = replace(WARM, kv_budget_tokens=4 * 90, reserve_tokens=1)
     async with running(tiny_model, tiny_adapters, tight) as bench:
-        rows = [bench.row("b8", prompt(bench, 6 + number)) for number in range(4)]
+        rows = [bench.row("b8", prompt(bench, 60 + number)[:80]) for number in range(4)]
         answers = await asyncio.gather(*(bench.ask(row) for row in rows))
         stats = bench.engine.stats()
     assert_cold(answers, [reference(tiny_model, tiny_adapters["b8"], row) for row in rows])
-    assert stats.prefix_cache_hits > sum(cached(events) > 0 for events in answers)
-    assert stats.prompt_tokens < sum(len(row.prompt) for row in rows) + 24
+    first = sum(map(cached, answers))
+    assert stats.prefix_cache_tokens >= first + 80, "no row was preempted"
+    assert stats.prompt_tokens <= sum(len(row.prompt) for row in rows) - first + 4
 
 
 async def test_bytes_are_those_that_the_device_holds_and_come_back(
@@ -226,33 +230,32 @@ async def test_zero_bytes_switch_it_off(tiny_model: Path) -> None:
 
 def test_caches_that_cannot_be_cut_anywhere_are_never_reused() -> None:
     """A sliding window has lost what a shorter prefix would need."""
-    blank = [KVCache(), RotatingKVCache(max_size=16)]
-    assert PrefixCache(blank, budget_bytes=1 << 20).budget_bytes == 0
+    sliding: Any = RotatingKVCache
+    assert PrefixCache([*blank(1), sliding(max_size=16)], budget_bytes=1 << 20).budget_bytes == 0
 
 
 @pytest.mark.parametrize("sizes", [[(1, 8, 8)], [(1, 8, 4)], [(2, 8, 8), (1, 4, 8), (2, 8, 8)]])
-def test_any_shapes_of_heads_come_back_as_they_were(sizes: list[tuple[int, int, int]]) -> None:
+def test_heads_of_any_shape_come_back_as_they_were(sizes: list[tuple[int, int, int]]) -> None:
     """Keys and values of other widths (MLA), one head, layers that differ: copies every time."""
-
-    def filled(tokens: int) -> list[KVCache]:
-        caches = [KVCache() for _ in sizes]
-        for number, (cache, (heads, key, value)) in enumerate(zip(caches, sizes, strict=True)):
-            mx.random.seed(number)
-            cache.update_and_fetch(
-                mx.random.normal((1, heads, tokens, key)), mx.random.normal((1, heads, tokens, value))
-            )
-        mx.eval([cache.state for cache in caches])
-        return caches
-
-    prefix = PrefixCache([KVCache() for _ in sizes], budget_bytes=1 << 30)
     before = active_memory()
-    caches, sequence = filled(5000), list(range(BLOCK + 9))
+    prefix = PrefixCache(blank(len(sizes)), budget_bytes=1 << 30)
+    sequence = list(range(BLOCK + 9))
+    caches, found = blank(len(sizes)), blank(len(sizes))
+    for cache, (heads, key, value) in zip(caches, sizes, strict=True):
+        cache.update_and_fetch(
+            mx.random.normal((1, heads, 5000, key)), mx.random.normal((1, heads, 5000, value))
+        )
     assert prefix.keep(Held(caches, 0, 0, len(sequence)), None, sequence)
-    expected = [cache.state[0][..., : BLOCK + 3, :] for cache in caches]
-    found = [KVCache() for _ in sizes]
     assert prefix.fill(found, None, [*sequence[: BLOCK + 3], 7777]) == BLOCK + 3
-    for cache, keys in zip(found, expected, strict=True):
-        assert cache.offset == BLOCK + 3
-        assert mx.array_equal(cache.keys, keys)
-    del caches, expected, found, cache, keys
+    for cache, other in zip(caches, found, strict=True):
+        assert other.offset == BLOCK + 3
+        assert mx.array_equal(other.keys, cache.keys[..., : BLOCK + 3, :])
+        assert mx.array_equal(other.values, cache.values[..., : BLOCK + 3, :])
+    del caches, found, cache, other
     assert active_memory() - before <= prefix.nbytes + 4096
+
+
+def blank(layers: int) -> list[Any]:
+    """Empty caches."""
+    cache: Any = KVCache
+    return [cache() for _ in range(layers)]
