@@ -20,7 +20,8 @@ from adapters.lineage import TrainSettings
 from server.api.admin.schema import LoraBody, StageBody
 from server.api.schema.chat import ChatRequest
 from server.api.schema.completions import CompletionRequest
-from server.api.schema.fields import GenerationRequest, NoAdapters, Unsupported
+from server.api.schema.fields import NoAdapters, Schema, Unsupported
+from server.api.schema.messages import MessagesRequest
 from server.errors import TABLE
 from server.settings import Settings
 from server.settings_text import flag_of, variable_of
@@ -82,9 +83,10 @@ def fields_table() -> str:
     """Which fields each generating route takes, and which it refuses by name."""
     rows = []
     refused = (Unsupported.__metadata__[0], NoAdapters.__metadata__[0])
-    schemas: dict[str, type[GenerationRequest]] = {
+    schemas: dict[str, type[Schema]] = {
         "chat/completions": ChatRequest,
         "completions": CompletionRequest,
+        "messages": MessagesRequest,
     }
     for route, schema in schemas.items():
         columns: dict[bool, list[str]] = {False: [], True: []}

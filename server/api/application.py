@@ -11,6 +11,7 @@ from server.api.admin.archives import OPENED
 from server.api.admin.datasets import UPLOADS
 from server.api.admin.routes import administration_routes
 from server.api.admin.transfers import IMPORTS
+from server.api.anthropic.routes import anthropic_routes
 from server.api.failures import framework_error, invalid_parameter
 from server.api.guards import BodyLimits, Errors, Hosts, MediaTypes, RequestIds, Upload
 from server.api.parts import Parts
@@ -45,6 +46,7 @@ def create_api(parts: Parts) -> FastAPI:
     )
     for routes in (
         generation_routes,
+        anthropic_routes,
         model_routes,
         health_routes,
         admin_routes,

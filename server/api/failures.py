@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from server.api.anthropic.errors import anthropic_error, speaks_anthropic
 from server.api.scope import request_id_of
 from server.api.wire import encode
 from server.core.errors import InvalidRequest, MethodNotAllowed, RouteNotFound, ServeError
@@ -22,13 +23,17 @@ log = logging.getLogger(__name__)
 def error_response(
     error: Exception, scope: Scope, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The response for ``error``; one that is a defect of ours is logged with all that it says."""
+    """The response for ``error``, in the words of the API that was asked.
+
+    One that is a defect of ours is logged with all that it says.
+    """
     request_id = request_id_of(scope)
     body = to_body(error, request_id=request_id)
     if body.status == 500:
         log.error("%s: the request failed", request_id, exc_info=error)
+    anthropic = speaks_anthropic(scope)
     return Response(
-        encode({**body.content}),
+        encode(anthropic_error(body, request_id) if anthropic else {**body.content}),
         body.status,
         {**body.headers, **(headers or {})},
         media_type="application/json",

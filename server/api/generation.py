@@ -24,7 +24,8 @@ Encode = Callable[[Tokenizer], Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a checked request asks for. ``max_tokens`` None means whatever the context has left.
+    """What a checked request asks for. ``max_tokens`` None means whatever the context has left;
+    with ``cut_to_context`` a larger number means no more than that.
 
     ``row_id`` names the first row in the engine and the answer to the client; ``prompt_field`` and
     ``choices_field`` are the request's fields that errors about them name. Each of ``prompts`` is
@@ -46,6 +47,7 @@ class Ask:
     choices_field: str = "n"
     echo: tuple[str | None, ...] = ()
     prompt_logprobs: int | None = None
+    cut_to_context: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,8 @@ def _completion_limit(ask: Ask, field: str, prompt_tokens: int, context: int) ->
         raise InvalidRequest("The prompt has no tokens; say something.", param=field)
     room = context - prompt_tokens
     wanted = max(room, 1) if ask.max_tokens is None else ask.max_tokens
+    if ask.cut_to_context and room > 0:
+        return min(wanted, room)
     if wanted > room:
         raise PromptTooLong(
             f"The model's context holds {context} tokens, but {prompt_tokens + wanted} are asked "

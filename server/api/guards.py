@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api.anthropic.errors import speaks_anthropic
 from server.api.failures import error_response
 from server.api.scope import request_id_of, set_request_id
 from server.core.errors import (
@@ -35,7 +36,10 @@ _FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 
 
 class RequestIds:
-    """Every response carries ``x-request-id``: the client's, where it is sane, else a new one."""
+    """Every response carries ``x-request-id``: the client's, where it is sane, else a new one.
+
+    Anthropic calls the header ``request-id``; on its routes both names are there.
+    """
 
     def __init__(self, app: ASGIApp, new_id: Callable[[], str]) -> None:
         self._app, self._new_id = app, new_id
@@ -52,6 +56,8 @@ class RequestIds:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["x-request-id"] = request_id
+                if speaks_anthropic(scope):
+                    MutableHeaders(scope=message)["request-id"] = request_id
             await send(message)
 
         await self._app(scope, receive, send_with_id)

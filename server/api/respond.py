@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from sse_starlette import EventSourceResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -64,7 +64,7 @@ class GenerationResponse(Response):
             log.info("%s: the client is gone", request_id_of(scope))
 
     async def _whole(self, scope: Scope, receive: Receive, reply: Reply) -> Response:  # noqa: ARG002
-        answers = await _unless_disconnected(receive, lambda: _collect(reply))
+        answers = await unless_disconnected(receive, lambda: _collect(reply))
         return Response(
             encode(self._shape.whole(answers)),
             media_type="application/json",
@@ -72,7 +72,7 @@ class GenerationResponse(Response):
         )
 
     async def _streamed(self, scope: Scope, receive: Receive, reply: Reply) -> Response:
-        head = await _unless_disconnected(receive, lambda: anext(reply))
+        head = await unless_disconnected(receive, lambda: anext(reply))
         return event_stream(
             _frames(self._shape, head, reply, request_id_of(scope)),
             self._parts.limits,
@@ -81,9 +81,13 @@ class GenerationResponse(Response):
 
 
 def event_stream(
-    frames: AsyncIterator[bytes], limits: HttpLimits, headers: Mapping[str, str]
+    frames: AsyncIterator[bytes],
+    limits: HttpLimits,
+    headers: Mapping[str, str],
+    ping: Callable[[], ServerSentEvent] | None = None,
 ) -> Response:
-    """``frames`` as server-sent events.
+    """``frames`` as server-sent events; ``ping`` makes what is sent where there is nothing to say,
+    a comment without it.
 
     The engine ends the rows when the grace of a shutdown is over, and each stream then ends by
     itself; sse-starlette's own grace is longer, and cuts only what hangs.
@@ -93,6 +97,7 @@ def event_stream(
         headers=headers,
         sep="\n",
         ping=_PING_S,
+        ping_message_factory=ping,
         send_timeout=limits.send_timeout_s,
         shutdown_grace_period=limits.shutdown_grace_s + _FAREWELL_S,
     )
@@ -149,7 +154,7 @@ def _frame(body: Body) -> bytes:
     return b"data: " + encode(body) + b"\n\n"
 
 
-async def _unless_disconnected(receive: Receive, work: Callable[[], Awaitable[Result]]) -> Result:
+async def unless_disconnected(receive: Receive, work: Callable[[], Awaitable[Result]]) -> Result:
     """What ``work`` gives; ClientGone, and ``work`` cancelled, if the client goes first."""
     working = asyncio.ensure_future(work())
     watching = asyncio.ensure_future(_disconnected(receive))

@@ -24,9 +24,10 @@ from server.core.messages import (
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a row ended. ``cut`` tells that the server stopped it to shut down. Counts are tokens.
+    """How a row ended. Counts are tokens.
 
-    ``index`` is the row's place in the request, ``choice`` its place among the rows that continue
+    ``cut`` tells that the row was cancelled, as the server does to shut down; ``stop`` is the stop
+    string that ended it. ``index`` is the row's place in the request, ``choice`` its place among the rows that continue
     the same prompt.
     """
 
@@ -37,6 +38,7 @@ class End:
     cut: bool = False
     index: int = 0
     choice: int = 0
+    stop: str | None = None
 
 
 Reply = AsyncGenerator[Piece | End, None]
@@ -117,6 +119,7 @@ class Row:
             cut=reason is FinishReason.CANCELLED and not stopped,
             index=index,
             choice=choice,
+            stop=transcript.stop,
         )
 
     async def close(self) -> None:

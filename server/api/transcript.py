@@ -60,6 +60,11 @@ class Transcript:
         """Whether a stop string was found."""
         return self._matcher.hit
 
+    @property
+    def stop(self) -> str | None:
+        """The stop string that was found."""
+        return self._matcher.found
+
     def add(self, token: Token) -> Piece:
         """What ``token`` makes certain."""
         self.tokens += 1

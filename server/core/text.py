@@ -18,17 +18,23 @@ class StopMatcher:
             raise ValueError("an empty stop string would stop before the first character")
         self._stops = tuple(stops)
         self._held = ""
-        self.hit = False
-        """Whether a stop string was found; nothing is let through any more."""
+        self.found: str | None = None
+        """The stop string that was found; nothing is let through any more."""
+
+    @property
+    def hit(self) -> bool:
+        """Whether a stop string was found."""
+        return self.found is not None
 
     def push(self, piece: str) -> str:
         """The text that ``piece`` makes certain."""
         if self.hit:
             return ""
         text = self._held + piece
-        start = self._first_stop(text)
-        if start is not None:
-            self.hit, self._held = True, ""
+        first = self._first_stop(text)
+        if first is not None:
+            start, self.found = first
+            self._held = ""
             return text[:start]
         keep = self._possible_start(text)
         self._held = text[keep:]
@@ -39,11 +45,13 @@ class StopMatcher:
         held, self._held = self._held, ""
         return held
 
-    def _first_stop(self, text: str) -> int | None:
+    def _first_stop(self, text: str) -> tuple[int, str] | None:
         found = [
-            (start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0
+            (start + len(stop), start, stop)
+            for stop in self._stops
+            if (start := text.find(stop)) >= 0
         ]
-        return min(found)[1] if found else None
+        return min(found)[1:] if found else None
 
     def _possible_start(self, text: str) -> int:
         """Where the longest suffix begins that begins a stop string."""

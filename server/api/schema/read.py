@@ -22,7 +22,7 @@ _OWN_WORDS = {
 _MOST_NAMES = 16
 _LONGEST_NAME = 64
 
-Request = TypeVar("Request", bound=GenerationRequest)
+Request = TypeVar("Request", bound=Schema)
 
 
 def read_request(
@@ -57,7 +57,9 @@ def ignored_header(names: Sequence[str]) -> str:
     return ", ".join([*shown, *([f"and {more} more"] if more else [])])
 
 
-def _check_together(request: GenerationRequest) -> None:
+def _check_together(request: Schema) -> None:
+    if not isinstance(request, GenerationRequest):
+        return
     if request.stream_options is not None and not request.stream:
         raise InvalidRequest(
             "stream_options has no meaning without stream: true.", param="stream_options"

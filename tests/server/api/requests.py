@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 from server.api.schema.chat import ChatRequest
 from server.api.schema.completions import CompletionRequest
-from server.api.schema.fields import GenerationRequest
+from server.api.schema.fields import Schema
 from server.api.schema.read import read_request
 
 MESSAGE = {"role": "user", "content": "hi"}
 CHAT: dict[str, Any] = {"model": "m", "messages": [MESSAGE]}
-Read = TypeVar("Read", bound=GenerationRequest)
+Read = TypeVar("Read", bound=Schema)
 COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
 
 
