@@ -27,8 +27,8 @@ class End:
     """How a row ended. Counts are tokens.
 
     ``cut`` tells that the row was cancelled, as the server does to shut down; ``stop`` is the stop
-    string that ended it. ``index`` is the row's place in the request, ``choice`` its place among the rows that continue
-    the same prompt.
+    string that ended it. ``index`` is the row's place in the request, ``choice`` its place among
+    the rows that continue the same prompt.
     """
 
     reason: Literal["stop", "length"]

@@ -11,20 +11,26 @@ import pytest
 from scripts.docs_hooks import errors_table, fields_table, on_page_markdown, settings_table
 from server.api.schema.chat import ChatRequest
 from server.api.schema.completions import CompletionRequest
-from server.api.schema.fields import GenerationRequest
+from server.api.schema.fields import Schema
+from server.api.schema.messages import MessagesRequest
 from server.api.schema.read import read_request
 from server.core.errors import TwoAdapters, UnsupportedField
 from server.errors import TABLE
 from server.settings import Settings
 from server.settings_text import variable_of
 
-BODIES: dict[type[GenerationRequest], dict[str, Any]] = {
+BODIES: dict[type[Schema], dict[str, Any]] = {
     ChatRequest: {"model": "m", "messages": [{"role": "user", "content": "x"}]},
     CompletionRequest: {"model": "m", "prompt": "x"},
+    MessagesRequest: {
+        "model": "m",
+        "messages": [{"role": "user", "content": "x"}],
+        "max_tokens": 1,
+    },
 }
 
 
-def refused_fields() -> list[tuple[type[GenerationRequest], str]]:
+def refused_fields() -> list[tuple[type[Schema], str]]:
     """What the last column of the table of fields claims."""
     rows = [line.split("|") for line in fields_table().splitlines()[2:]]
     return [
@@ -49,9 +55,7 @@ def test_each_code_on_the_wire_has_a_row() -> None:
 @pytest.mark.parametrize(
     ("schema", "name"), refused_fields(), ids=lambda item: getattr(item, "__name__", item)
 )
-def test_what_the_table_calls_refused_is_refused(
-    schema: type[GenerationRequest], name: str
-) -> None:
+def test_what_the_table_calls_refused_is_refused(schema: type[Schema], name: str) -> None:
     """The table reads annotations; the server's own reader has the last word."""
     body = json.dumps({**BODIES[schema], name: {"any": "thing"}}).encode()
     with pytest.raises((UnsupportedField, TwoAdapters)) as refusal:
