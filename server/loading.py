@@ -7,7 +7,6 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -79,11 +78,13 @@ def load_parts(settings: Settings) -> Loaded:
         if not _goes_on(store, name, source)
     ]
     facts: dict[str, Any] = {}
+    build = _build_record()
     shape = _BaseShapeLater()
 
     def load() -> LoadedModel:
         base = load_base(path, cpu_float32_bytes=settings.cpu_float32_bytes)
         facts["compute"] = dataclasses.asdict(base.compute)
+        build["matrices"] = base.compute.form
         shape.found(base)
         while arrivals:  # emptied, since this closure lives as long as the engine
             name, source, arrival = arrivals.pop()
@@ -100,7 +101,7 @@ def load_parts(settings: Settings) -> Loaded:
         sampler,
         tokenizer,
         shape,
-        build=_build_record(),
+        build=build,
         block_s=settings.train_block_ms / 1000,
     )
     pins = Pins()
@@ -146,8 +147,8 @@ def _free_for_training() -> int:
     return int(describe_device().memory_free_bytes * _TRAINING_SHARE)
 
 
-def _build_record() -> Mapping[str, Any]:
-    """What bit-equality depends on besides a stage's own settings."""
+def _build_record() -> dict[str, Any]:
+    """What bit-equality depends on besides a stage's own settings and the form of the base."""
     blas = preload()
     return {
         "versions": {name: _version(name) for name in ("mlx", "mlx-lm", "chainlora")},

@@ -19,7 +19,7 @@ from mlx_lm.utils import load_model
 from adapters.base.device import compute_dtype, describe_device
 from adapters.base.embedded import Progress, ensure_embedded
 from adapters.base.heap import keep_freed_memory
-from adapters.base.linear import dense_bytes, use_float32_layers
+from adapters.base.linear import blocks_pay, dense_bytes, use_float32_layers
 from adapters.base.operations import use_fast_operations
 from adapters.base.weights import checked_tensors
 from adapters.errors import BaseError
@@ -44,9 +44,9 @@ class Compute:
     """How the base's products are computed. Sizes are bytes.
 
     ``form`` is "quantized" (MLX's own product; Metal and CUDA), "dense" (float32 matrices kept
-    beside the quantized arrays), "dequantize" (made in each call) or "plain" (a model without
-    quantized layers). ``dense_bytes`` is what the kept matrices take, ``dense_budget_bytes`` what
-    they may take; both 0 off the CPU.
+    beside the quantized arrays), "blocks" (kept once more in blocks, for few rows), "dequantize"
+    (made in each call) or "plain" (a model without quantized layers). ``dense_bytes`` is what the
+    kept matrices take, ``dense_budget_bytes`` what they may take; both 0 off the CPU.
     """
 
     device: str
@@ -114,7 +114,8 @@ def load_base(path: Path, *, cpu_float32_bytes: int | None = None) -> Base:
     """Load and evaluate the model in ``path`` on the calling thread, which alone may use it.
 
     On a CPU everything is computed in float32, and the dequantized matrices are kept where all of
-    them fit ``cpu_float32_bytes`` (default: a quarter of the free memory). Raises BaseError for a
+    them fit ``cpu_float32_bytes`` (default: a quarter of the free memory), twice where that pays
+    and fits. Raises BaseError for a
     directory that mlx-lm cannot load, for models that bring their own code, and for those whose
     cache cannot batch.
     """
@@ -139,9 +140,9 @@ def load_base(path: Path, *, cpu_float32_bytes: int | None = None) -> Base:
     mx.eval(_arrays(model))
     needed = dense_bytes(model)
     if needed and dtype is not None:
-        form = "dense" if needed <= budget else "dequantize"
-        kept = needed if form == "dense" else 0
-        use_float32_layers(model, dense=form == "dense")
+        copies = 2 if blocks_pay() and 2 * needed <= budget else int(needed <= budget)
+        form, kept = ("dequantize", "dense", "blocks")[copies], copies * needed
+        use_float32_layers(model, dense=copies > 0, blocks=copies > 1)
     elif needed:
         form = "quantized"
     model.eval()

@@ -15,8 +15,8 @@ from mlx.utils import tree_flatten
 from adapters.base import linear
 
 MODES = [("affine", 32, 4), ("affine", 64, 8), ("mxfp4", 32, 4), ("mxfp8", 32, 8)]
-FORMS = [True, False]
-ROWS = [1, 2, 5, 16]
+FORMS = [{"dense": False}, {"dense": True}, {"dense": True, "blocks": True}]
+ROWS = [1, 2, 5, 16, 300]
 
 
 class Pair(Module):
@@ -53,52 +53,56 @@ def flat(model: Any) -> dict[str, mx.array]:
     return dict(arrays)
 
 
-@pytest.mark.parametrize("dense", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize(("mode", "group_size", "bits"), MODES)
 def test_a_layer_computes_what_mlx_s_own_computes(
-    dense: bool, rows: int, mode: str, group_size: int, bits: int
+    form: dict[str, bool], rows: int, mode: str, group_size: int, bits: int
 ) -> None:
     """Another product, the same matrix: for each mode, with few rows and with many."""
     model = pair(mode, group_size, bits)
     x = mx.random.normal((rows, 64))
-    expected = (model.layers[0](x), model.embed.as_linear(x), model.embed(mx.arange(rows)))
-    assert linear.use_float32_layers(model, dense=dense) == 2
-    found = (model.layers[0](x), model.embed.as_linear(x), model.embed(mx.arange(rows)))
+    expected = (model.layers[0](x), model.embed.as_linear(x), model.embed(mx.arange(rows) % 40))
+    assert linear.use_float32_layers(model, **form) == 2
+    found = (model.layers[0](x), model.embed.as_linear(x), model.embed(mx.arange(rows) % 40))
     for left, right in zip(found, expected, strict=True):
         assert left.dtype == mx.float32
         close(left, right.astype(mx.float32))
 
 
-@pytest.mark.parametrize("dense", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", [(64,), (3, 64), (2, 3, 64)])
-def test_the_bias_is_added_whatever_the_batch_s_shape(dense: bool, shape: tuple[int, ...]) -> None:
+def test_the_bias_is_added_whatever_the_batch_s_shape(
+    form: dict[str, bool], shape: tuple[int, ...]
+) -> None:
     """Vectors, rows and batches of rows go through the same layer."""
     model = pair(bias=True)
     x = mx.random.normal(shape)
     expected = model.layers[0](x)
-    linear.use_float32_layers(model, dense=dense)
+    linear.use_float32_layers(model, **form)
     close(model.layers[0](x), expected)
 
 
-@pytest.mark.parametrize("dense", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rows", ROWS)
-def test_the_gradient_of_the_input_is_one_product_with_the_matrix(dense: bool, rows: int) -> None:
+def test_the_gradient_of_the_input_is_one_product_with_the_matrix(
+    form: dict[str, bool], rows: int
+) -> None:
     """Training needs d(input) = d(output) W, in both forms and also where forward is quantized."""
     model = pair()
     matrix = linear._matrix(model.layers[0])
-    linear.use_float32_layers(model, dense=dense)
+    linear.use_float32_layers(model, **form)
     x, cotangent = mx.random.normal((rows, 64)), mx.random.normal((rows, 96))
     _, (gradient,) = mx.vjp(model.layers[0], [x], [cotangent])
     close(gradient, cotangent @ matrix)
 
 
-@pytest.mark.parametrize("dense", FORMS)
-def test_names_and_arrays_of_the_parameters_stay_the_base_s(dense: bool) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_names_and_arrays_of_the_parameters_stay_the_base_s(form: dict[str, bool]) -> None:
     """Files, fingerprints and exports see the quantized model, never the matrices beside it."""
     model = pair(bias=True)
     before = flat(model)
-    linear.use_float32_layers(model, dense=dense)
+    linear.use_float32_layers(model, **form)
     after = flat(model)
     assert after.keys() == before.keys()
     for name, array in before.items():
@@ -110,6 +114,26 @@ def trainable(model: Any) -> list[str]:
     """Names of the parameters that an optimizer would change."""
     arrays: Any = tree_flatten(model.trainable_parameters())
     return [name for name, _ in arrays]
+
+
+def test_an_output_that_no_block_divides_loses_and_gains_nothing() -> None:
+    """The last block is filled with zeros, which no caller sees."""
+    mx.random.seed(3)
+    layer = QuantizedLinear(64, 70, bias=False, group_size=32, bits=8)
+    layer.set_dtype(mx.float32)
+    x = mx.random.normal((3, 64))
+    expected = layer(x)
+    found = linear.Float32Linear(layer, dense=True, blocks=True)(x)
+    assert found.shape == (3, 70)
+    close(found, expected)
+
+
+@pytest.mark.parametrize("inputs", [64, 1_024, 2_048, 70_000])
+def test_a_block_times_sixteen_rows_is_a_small_product_where_one_can_be(inputs: int) -> None:
+    """OpenBLAS copies what is larger, and the blocks would be worth nothing."""
+    _, _, width = linear._cut(mx.zeros((64, inputs))).shape
+    assert 64 % width == 0
+    assert width == 16 or 16 * inputs * width <= 1_000_000
 
 
 def test_a_layer_is_still_recognised_as_quantized() -> None:

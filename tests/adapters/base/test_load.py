@@ -34,10 +34,14 @@ def reference(path: Path) -> Any:
 
 
 @cpu
-@pytest.mark.parametrize("form", ["dense", "dequantize"])
-def test_both_forms_are_the_model_that_mlx_lm_loads(form: str, tiny_model: Path) -> None:
+@pytest.mark.parametrize(("form", "copies"), [("dequantize", 0), ("dense", 1), ("blocks", 2)])
+def test_every_form_is_the_model_that_mlx_lm_loads(
+    form: str, copies: int, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Log-probabilities within 1e-3 of mlx-lm's own quantized products, in float32."""
-    base = load.load_base(tiny_model, cpu_float32_bytes=None if form == "dense" else 0)
+    monkeypatch.setattr(load, "blocks_pay", lambda: True)
+    budget = copies * dense_bytes(reference(tiny_model))
+    base = load.load_base(tiny_model, cpu_float32_bytes=budget)
     assert base.compute.form == form
     tokens = mx.array(TOKENS)
     found, expected = base.model(tokens), reference(tiny_model)(tokens)
@@ -46,14 +50,30 @@ def test_both_forms_are_the_model_that_mlx_lm_loads(form: str, tiny_model: Path)
 
 
 @cpu
-def test_matrices_are_kept_exactly_where_they_fit(tiny_model: Path) -> None:
-    """The budget is a number of bytes that all matrices together fit or do not."""
+def test_matrices_are_kept_exactly_where_they_fit(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The budget is a number of bytes that all matrices together fit twice, once or not."""
+    monkeypatch.setattr(load, "blocks_pay", lambda: True)
     needed = dense_bytes(reference(tiny_model))
     fits = load.load_base(tiny_model, cpu_float32_bytes=needed).compute
     assert (fits.form, fits.dense_bytes, fits.dense_budget_bytes) == ("dense", needed, needed)
+    twice = load.load_base(tiny_model, cpu_float32_bytes=2 * needed).compute
+    assert (twice.form, twice.dense_bytes) == ("blocks", 2 * needed)
     misses = load.load_base(tiny_model, cpu_float32_bytes=needed - 1).compute
     assert (misses.form, misses.dense_bytes) == ("dequantize", 0)
     assert (fits.device, fits.dtype) == ("cpu", "float32")
+
+
+@cpu
+def test_blocks_are_kept_only_where_they_pay(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine where few rows gain nothing, a second copy would be memory for nothing."""
+    monkeypatch.setattr(load, "blocks_pay", lambda: False)
+    needed = dense_bytes(reference(tiny_model))
+    found = load.load_base(tiny_model, cpu_float32_bytes=2 * needed).compute
+    assert (found.form, found.dense_bytes) == ("dense", needed)
 
 
 def test_the_base_is_the_file_s_arrays_and_nothing_trainable(tiny_model: Path) -> None:
