@@ -114,6 +114,12 @@ class Settings(BaseModel):
         description="Memory for the KV of prompts and answers, which requests that begin with them "
         "need not compute again; 0 keeps none; auto: a third of the KV cache's.",
     )
+    speculate: Literal["auto", "off"] = Field(
+        default="auto",
+        description="Guess a row's next tokens where its last ones have stood before, and verify "
+        "the guesses in one step. The tokens are the same; auto does so where steps are measured "
+        "to gain by it.",
+    )
     cpu_float32_bytes: int | None = Field(
         default=None,
         ge=0,

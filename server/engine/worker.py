@@ -12,6 +12,7 @@ from adapters.lora import AdapterBank, Router
 from server.core.errors import AdapterUnavailable
 from server.core.messages import EngineStats, Event, Failed, Finished, FinishReason, Generate
 from server.core.schedule import Candidate, FairQueue, PrefillPace, Room
+from server.core.speculation import StepTimes
 from server.engine.decode import DecodeBatch
 from server.engine.device import AdapterSource, Limits, LoadedModel
 from server.engine.inbox import Cancel, Forget, Message, Stop
@@ -22,6 +23,7 @@ from server.engine.prefix import PrefixCache
 from server.engine.residency import Residency
 from server.engine.rows import Forward, Row
 from server.engine.snapshot import Counters, Look, snapshot
+from server.engine.speculation import Speculation
 
 Publish = Callable[[Sequence[tuple[str, Event]]], None]
 
@@ -57,7 +59,6 @@ class Worker:
             self._forward.make_caches(), budget_bytes=limits.prefix_cache_bytes
         )
         self._prefill = Prefill(self._forward, self._prefix, most_rows=limits.prefill_rows)
-        self._decode = DecodeBatch(self._forward)
         self._events: list[tuple[str, Event]] = []
         self._counters = Counters()
         self._lent = LentTime(limits.train_share)
@@ -68,6 +69,12 @@ class Worker:
             tokens_per_s=tokens_per_s,
             most_tokens=limits.most_prefill_tokens,
         )
+        self._speculation = Speculation(
+            StepTimes(fixed_s=fixed_s, tokens_per_s=tokens_per_s),
+            most=limits.most_guessed_tokens,
+            kv_tokens=limits.kv_budget_tokens,
+        )
+        self._decode = DecodeBatch(self._forward, self._speculation)
         self.stats = self._snapshot()
 
     def run(self) -> None:
@@ -184,6 +191,8 @@ class Worker:
         self._counters.stepped(time.perf_counter() - began, tokens=len(drawn))
         for each in drawn:
             row, request = each.row, each.row.request
+            if request.request_id not in self._rows:
+                continue  # ended by an earlier token of this step
             if each.token is None:
                 self._end(row, Failed(row.not_finite()))
                 continue
@@ -281,6 +290,7 @@ class Worker:
                 decode=self._decode,
                 bank=self._bank,
                 prefix=self._prefix,
+                speculation=self._speculation,
                 lent=self._lent,
                 counters=self._counters,
                 kv_budget_tokens=self._limits.kv_budget_tokens,
