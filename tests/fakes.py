@@ -247,7 +247,9 @@ class FakeEngine:
     def _advance(self, row: _Row) -> None:
         token = next(row.tokens, None)
         if token is None or token in row.request.end_tokens:
-            self._finish(row, FinishReason.STOP)
+            report = None if token is None else _logprobs(token, row.request.sampling.logprobs)
+            end = None if token is None else Token(token, report)
+            self._finish(row, FinishReason.STOP, end)
             return
         if len(row.events) >= self._event_queue_limit:
             row.events.clear()
@@ -270,9 +272,9 @@ class FakeEngine:
             row.events.append(PromptLogprobs(tuple(found[start : start + 2])))
         row.arrived.set()
 
-    def _finish(self, row: _Row, reason: FinishReason) -> None:
+    def _finish(self, row: _Row, reason: FinishReason, end: Token | None = None) -> None:
         prompt = len(row.request.prompt)
-        self._last(row, Finished(reason, prompt, row.produced, self.cached_tokens))
+        self._last(row, Finished(reason, prompt, row.produced, self.cached_tokens, end))
 
     def _last(self, row: _Row, event: Event) -> None:
         if row in self._running:

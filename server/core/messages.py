@@ -121,12 +121,14 @@ class Finished:
     """The last event of a generation that ended as it should. Counts are tokens.
 
     ``cached_tokens`` of the prompt were not computed, because an earlier row had left them.
+    ``end`` is the end token that was drawn, with what was asked about each token.
     """
 
     reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    end: Token | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,15 @@ import mlx.core as mx
 
 from adapters.lora import AdapterBank, Router
 from server.core.errors import AdapterUnavailable
-from server.core.messages import EngineStats, Event, Failed, Finished, FinishReason, Generate
+from server.core.messages import (
+    EngineStats,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Generate,
+    Token,
+)
 from server.core.schedule import Candidate, FairQueue, PrefillPace, Room
 from server.core.speculation import StepTimes
 from server.engine.decode import DecodeBatch
@@ -197,7 +205,7 @@ class Worker:
                 self._end(row, Failed(row.not_finite()))
                 continue
             if each.token.token in request.end_tokens:
-                self._finish(row, FinishReason.STOP)
+                self._finish(row, FinishReason.STOP, each.token)
                 continue
             row.generated.append(each.token.token)
             self._events.append((request.request_id, each.token))
@@ -257,11 +265,11 @@ class Worker:
             if row.request.revision == revision:
                 self._end(row, Failed(AdapterUnavailable(reason, param="model")))
 
-    def _finish(self, row: Row, reason: FinishReason) -> None:
+    def _finish(self, row: Row, reason: FinishReason, end: Token | None = None) -> None:
         if row in self._decode.rows:
             self._keep(row)
         prompt, generated = len(row.request.prompt), len(row.generated)
-        self._end(row, Finished(reason, prompt, generated, row.reused or 0))
+        self._end(row, Finished(reason, prompt, generated, row.reused or 0, end))
 
     def _keep(self, row: Row) -> None:
         """Leave a decoding row's KV to those that go on from its prompt and answer."""

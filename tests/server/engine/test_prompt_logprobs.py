@@ -16,7 +16,6 @@ from server.core.messages import (
     Failed,
     Generate,
     PromptLogprobs,
-    Sampling,
     Token,
     TokenLogprobs,
 )
@@ -24,7 +23,7 @@ from server.engine import prefill, report
 from server.engine.report import prompt_logprobs
 from tests.diverged import write_diverged
 from tests.equality import Logprobs, assert_equal, solo_logprobs
-from tests.server.engine.test_mixed import LIMITS, QUESTIONS, Bench, running, tokens
+from tests.server.engine.rig import LIMITS, QUESTIONS, Bench, running, tokens
 
 pytestmark = pytest.mark.anyio
 
@@ -35,22 +34,8 @@ PIECES = replace(LIMITS, most_prefill_tokens=16)
 
 def asked(bench: Bench, name: str | None, text: str, *, alternatives: int | None) -> Generate:
     """A row that reads ``text`` and generates four tokens."""
-    revision = None if name is None else bench.revisions[name]
-    return Generate(
-        request_id=f"{name}-{text[:9]}-{alternatives}",
-        prompt=tuple(bench.tokenizer.encode(text)),
-        max_tokens=4,
-        sampling=Sampling(seed=1, temperature=0.0),
-        end_tokens=frozenset(),
-        revision=revision,
-        flow=name or "",
-        prompt_logprobs=alternatives,
-    )
-
-
-async def events_of(bench: Bench, request: Generate) -> list[Event]:
-    """All of a row's events."""
-    return [event async for event in bench.engine.submit(request)]
+    row = bench.row(name, bench.tokenizer.encode(text), max_tokens=4)
+    return replace(row, prompt_logprobs=alternatives)
 
 
 def reported(events: list[Event]) -> list[TokenLogprobs]:
@@ -82,13 +67,13 @@ async def test_every_chain_and_the_base_report_what_mlx_lm_computes(
     async with running(tiny_model, tiny_adapters, PIECES) as bench:
         size = bench.tokenizer.vocab_size
         plain = [asked(bench, name, TEXT, alternatives=None) for name in names]
-        alone = [tokens(await events_of(bench, request)) for request in plain]
-        requests = [asked(bench, name, t, alternatives=size) for name in names for t in texts]
+        alone = [tokens(await bench.ask(request)) for request in plain]
+        kinds = [(name, text) for name in names for text in texts]
+        requests = [asked(bench, name, text, alternatives=size) for name, text in kinds]
         beside = [replace(each, request_id=f"{each.request_id}-beside") for each in plain]
-        found = await asyncio.gather(*(events_of(bench, each) for each in [*requests, *beside]))
-    for request, events in zip(requests, found, strict=False):
-        name = request.request_id.split("-")[0]
-        adapter = tiny_adapters.get(name)
+        found = await asyncio.gather(*(bench.ask(each) for each in [*requests, *beside]))
+    for (name, _), request, events in zip(kinds, requests, found, strict=False):
+        adapter = None if name is None else tiny_adapters[name]
         reference = solo_logprobs(tiny_model, adapter, request.prompt)[:-1]
         ours = reported(events)
         assert_equal(reference, distributions(ours, size))
@@ -104,9 +89,9 @@ async def test_a_report_counts_no_time_against_prompts_without_one(
     """The pace of prefill is what the others are served by."""
     async with running(tiny_model, tiny_adapters) as bench:
         before = bench.engine.stats().prefill_tokens_per_s
-        await events_of(bench, asked(bench, None, TEXT, alternatives=5))
+        await bench.ask(asked(bench, None, TEXT, alternatives=5))
         assert bench.engine.stats().prefill_tokens_per_s == before
-        await events_of(bench, asked(bench, None, TEXT, alternatives=None))
+        await bench.ask(asked(bench, None, f"Then: {TEXT}", alternatives=None))
         assert bench.engine.stats().prefill_tokens_per_s != before
 
 
@@ -117,17 +102,11 @@ async def test_a_row_that_was_put_back_reports_its_prompt_once(
     tight = replace(LIMITS, kv_budget_tokens=96, reserve_tokens=1)
     async with running(tiny_model, tiny_adapters, tight) as bench:
         rows = [
-            replace(
-                asked(bench, "a4", QUESTIONS[number % 3], alternatives=1),
-                request_id=str(number),
-                max_tokens=24,
-            )
+            replace(asked(bench, "a4", QUESTIONS[number % 3], alternatives=1), max_tokens=24)
             for number in range(4)
         ]
-        alone = [
-            await events_of(bench, replace(row, request_id=f"{row.request_id}-")) for row in rows
-        ]
-        found = await asyncio.gather(*(events_of(bench, row) for row in rows))
+        alone = [await bench.ask(replace(row, request_id=f"{row.request_id}-")) for row in rows]
+        found = await asyncio.gather(*(bench.ask(row) for row in rows))
     for row, first, again in zip(rows, alone, found, strict=True):
         assert len(reported(again)) == len(row.prompt) - 1
         assert tokens(again) == tokens(first)
@@ -142,11 +121,11 @@ async def test_a_diverged_adapter_ends_its_row_and_no_other(
     write_diverged(tmp_path / "diverged", tiny_adapters["c16"])
     adapters = {**tiny_adapters, "diverged": tmp_path / "diverged"}
     async with running(tiny_model, adapters) as bench:
-        alone = reported(await events_of(bench, asked(bench, "a4", TEXT, alternatives=0)))
+        alone = reported(await bench.ask(asked(bench, "a4", TEXT, alternatives=0)))
         again = replace(asked(bench, "a4", TEXT, alternatives=0), request_id="again")
         bad, good = await asyncio.gather(
-            events_of(bench, asked(bench, "diverged", TEXT, alternatives=0)),
-            events_of(bench, again),
+            bench.ask(asked(bench, "diverged", TEXT, alternatives=0)),
+            bench.ask(again),
         )
     assert isinstance(bad[-1], Failed)
     assert isinstance(bad[-1].error, NonFiniteOutput)
