@@ -51,6 +51,12 @@ class Settings(BaseModel):
     max_upload_bytes: int = Field(
         default=2**30, ge=1024, description="Largest file of training data; a larger one gets 413."
     )
+    stored_response_bytes: int = Field(
+        default=64 * 2**20,
+        ge=0,
+        description="Memory for responses of /v1/responses that are kept for later; the one that "
+        "was not used for the longest time makes room, 0 keeps none.",
+    )
     request_timeout_s: float = Field(
         default=600.0,
         gt=0,

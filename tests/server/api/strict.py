@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ def strictly(kind: type[Typed] | Any, data: object) -> Any:
 
     The SDKs themselves build objects without checking, and keep what they do not know.
     """
-    value = TypeAdapter(kind).validate_python(data)
+    value = _adapter(kind).validate_python(data)
     unknown = list(_unknown(value, ""))
     assert not unknown, f"the SDK does not know {unknown}"
     return value
@@ -34,6 +35,9 @@ def named_events(text: str) -> list[dict[str, Any]]:
         assert name == f"event: {event['type']}"
         events.append(event)
     return events
+
+
+_adapter = functools.cache(TypeAdapter)
 
 
 def _unknown(value: object, path: str) -> Iterator[str]:
