@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-Typed = TypeVar("Typed")
 
-
-def strictly(kind: type[Typed] | Any, data: object) -> Any:
+def strictly(kind: Any, data: object) -> Any:
     """``data`` as the type ``kind`` of an SDK; AssertionError where it has a field too many.
 
     The SDKs themselves build objects without checking, and keep what they do not know.
