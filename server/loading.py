@@ -180,6 +180,7 @@ def _limits(settings: Settings, path: Path, free: int) -> Limits:
         adapter_budget_bytes=adapter_bytes,
         kv_budget_tokens=max(256, kv_bytes // _kv_bytes_per_token(path)),
         prefix_cache_bytes=kv_bytes // 3 if prefix_bytes is None else prefix_bytes,
+        speculate=settings.speculate == "auto",
     )
 
 

@@ -57,11 +57,10 @@ class Generate:
     """One row of generation: a tokenised prompt, continued by the base or by one revision.
 
     ``revision`` is the revision id that the name was resolved to, None for the bare base.
-    ``flow`` is the fairness key (the chain's name, "" for the base); a lower ``priority`` starts
-    earlier. ``prompt`` is not empty; with ``max_tokens`` 0 it is only read. Generation ends with
-    the first of ``end_tokens``, which is reported in no ``Token`` event. With a ``constraint`` an
-    end token is drawn only where the text is whole, so that a text that is not whole ends by LENGTH
-    or CANCELLED alone.
+    ``flow`` is the fairness key (the chain's name, "" for the base). ``prompt`` is not empty;
+    with ``max_tokens`` 0 it is only read. Generation ends with the first of ``end_tokens``, which
+    is reported in no ``Token`` event. With a ``constraint`` an end token is drawn only where the
+    text is whole, so that a text that is not whole ends by LENGTH or CANCELLED alone.
     ``prompt_logprobs`` is the number of alternatives reported beside each token of the prompt but
     the first, None for no report.
     """
@@ -73,7 +72,6 @@ class Generate:
     end_tokens: frozenset[int]
     revision: str | None = None
     flow: str = ""
-    priority: int = 0
     constraint: Constraint | None = None
     prompt_logprobs: int | None = None
 
@@ -123,12 +121,14 @@ class Finished:
     """The last event of a generation that ended as it should. Counts are tokens.
 
     ``cached_tokens`` of the prompt were not computed, because an earlier row had left them.
+    ``end`` is the end token that was drawn, with what was asked about each token.
     """
 
     reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    end: Token | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +146,11 @@ class EngineStats:
     """A snapshot of the engine. Counts are rows, sizes bytes, times seconds.
 
     ``prompt_tokens`` counts what was computed, ``prefix_cache_tokens`` what was found computed, in
-    ``prefix_cache_hits`` rows. ``adapter_hits`` counts rows whose adapter was resident when they
-    came, ``adapter_misses`` those that had to wait for it. ``lent_pieces`` counts the pieces of
-    other work that had the device, ``lent_s`` their time. ``memory_bytes`` is what the process's
-    arrays take on the device.
+    ``prefix_cache_hits`` rows. ``lent_pieces`` counts the pieces of other work that had the device,
+    ``lent_s`` their time.
+    ``guessed_tokens`` counts those that speculation had verified, ``accepted_tokens`` those of them
+    that were drawn.
+    ``memory_bytes`` is what the process's arrays take on the device.
     """
 
     state: str
@@ -159,12 +160,12 @@ class EngineStats:
     steps: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    guessed_tokens: int = 0
+    accepted_tokens: int = 0
     registered_adapters: int = 0
     resident_adapters: int = 0
     resident_bytes: int = 0
     adapter_budget_bytes: int = 0
-    adapter_hits: int = 0
-    adapter_misses: int = 0
     adapter_loads: int = 0
     adapter_evictions: int = 0
     kv_tokens: int = 0

@@ -27,10 +27,6 @@ class LoadFailed:
     reason: str
 
 
-Tell = Callable[[Loaded | LoadFailed], None]
-"""Takes a loader's outcome; called on its threads."""
-
-
 class AdapterLoader:
     """Loads each wanted revision once, however many rows wait for it.
 
@@ -41,7 +37,7 @@ class AdapterLoader:
         self,
         source: AdapterSource,
         check: Callable[[Shapes], None],
-        tell: Tell,
+        tell: Callable[[Loaded | LoadFailed], None],
     ) -> None:
         self._source = source
         self._check = check

@@ -13,6 +13,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from adapters.lora import ResidentAdapter, Router
 from adapters.lora.routes import Route
 from server.core.errors import NonFiniteOutput
+from server.core.lookup import Lookup
 from server.core.messages import Generate
 from server.engine.sampling import SamplingRow
 
@@ -38,6 +39,7 @@ class Row:
     is_kept: bool = True
     generated: list[int] = field(default_factory=list)
     reported: int = 1
+    lookup: Lookup | None = None
 
     @property
     def reports(self) -> bool:
@@ -56,6 +58,11 @@ class Row:
     def to_prefill(self) -> int:
         """Tokens left before the last one, which the first decode step computes."""
         return len(self.tokens) - 1 - self.cached
+
+    @property
+    def last(self) -> int:
+        """The token that the row goes on from."""
+        return self.generated[-1] if self.generated else self.request.prompt[-1]
 
     @property
     def length(self) -> int:

@@ -127,7 +127,7 @@ class BatchSampler:
         self._seeds = [each.seed for each in settings]
         self._drawing = [index for index, each in enumerate(settings) if each.temperature > 0]
         self._filters = _Filters([settings[index] for index in self._drawing])
-        penalised = [index for index, each in enumerate(settings) if _has_penalty(each)]
+        penalised = [index for index, each in enumerate(settings) if has_penalty(each)]
         self._penalties = _Penalties(rows, penalised, vocabulary, pending) if penalised else None
         self._bias = _Bias(rows) if any(each.logit_bias for each in settings) else None
         self._reporting = [i for i, each in enumerate(settings) if each.logprobs is not None]
@@ -174,7 +174,8 @@ class BatchSampler:
         return Report(tuple(self._reporting), arrays, alternatives)
 
 
-def _has_penalty(sampling: Sampling) -> bool:
+def has_penalty(sampling: Sampling) -> bool:
+    """Whether a token's chances depend on those before it beyond the model."""
     return bool(
         sampling.presence_penalty
         or sampling.frequency_penalty

@@ -8,11 +8,11 @@ import mlx.core as mx
 
 from adapters.lora import AdapterBank
 from server.core.messages import EngineStats
-from server.engine.admission import Admission
 from server.engine.decode import DecodeBatch
 from server.engine.lending import LentTime
 from server.engine.prefill import Prefill
 from server.engine.prefix import PrefixCache
+from server.engine.speculation import Speculation
 
 _SMOOTHING = 0.1
 
@@ -38,11 +38,12 @@ class Look:
     """The parts of a worker that a snapshot is made from. ``rows`` counts all that are known."""
 
     rows: int
-    waiting: Admission
+    waiting: int
     prefill: Prefill
     decode: DecodeBatch
     bank: AdapterBank
     prefix: PrefixCache
+    speculation: Speculation
     lent: LentTime
     counters: Counters
     kv_budget_tokens: int
@@ -54,17 +55,17 @@ def snapshot(look: Look) -> EngineStats:
     decoding, bank, lent, counters = look.decode.rows, look.bank, look.lent, look.counters
     return EngineStats(
         state="ready",
-        waiting=len(look.waiting),
+        waiting=look.waiting,
         prefilling=len(look.prefill.rows),
         decoding=len(decoding),
         steps=counters.steps,
         prompt_tokens=counters.prompt_tokens,
         generated_tokens=counters.generated_tokens,
+        guessed_tokens=look.speculation.proposed_tokens,
+        accepted_tokens=look.speculation.accepted_tokens,
         resident_adapters=len(bank),
         resident_bytes=bank.nbytes,
         adapter_budget_bytes=bank.budget_bytes,
-        adapter_hits=look.waiting.hits,
-        adapter_misses=look.waiting.misses,
         adapter_loads=bank.loads,
         adapter_evictions=bank.evictions,
         kv_tokens=len(decoding) * max((row.length for row in decoding), default=0),
@@ -91,6 +92,6 @@ def _integrity(look: Look) -> str:
         return "ok"
     if look.bank.in_use:
         return f"{look.bank.in_use} adapters are held by no row"
-    if look.decode.rows or look.prefill.rows or len(look.waiting):
+    if look.decode.rows or look.prefill.rows or look.waiting:
         return "rows are left that nobody asked for"
     return "ok"

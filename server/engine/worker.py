@@ -10,18 +10,28 @@ import mlx.core as mx
 
 from adapters.lora import AdapterBank, Router
 from server.core.errors import AdapterUnavailable
-from server.core.messages import EngineStats, Event, Failed, Finished, FinishReason, Generate
-from server.core.schedule import PrefillPace
-from server.engine.admission import Admission
+from server.core.messages import (
+    EngineStats,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Generate,
+    Token,
+)
+from server.core.schedule import Candidate, FairQueue, PrefillPace, Room
+from server.core.speculation import StepTimes
 from server.engine.decode import DecodeBatch
 from server.engine.device import AdapterSource, Limits, LoadedModel
 from server.engine.inbox import Cancel, Forget, Message, Stop
 from server.engine.lending import LentTime, Piece
-from server.engine.loader import Loaded, LoadFailed
+from server.engine.loader import AdapterLoader, Loaded, LoadFailed
 from server.engine.prefill import Prefill, measure_prefill
 from server.engine.prefix import PrefixCache
+from server.engine.residency import Residency
 from server.engine.rows import Forward, Row
 from server.engine.snapshot import Counters, Look, snapshot
+from server.engine.speculation import Speculation
 
 Publish = Callable[[Sequence[tuple[str, Event]]], None]
 
@@ -49,13 +59,14 @@ class Worker:
         dtype: mx.Dtype = getattr(mx, loaded.dtype)
         self._forward = Forward(loaded.model, router, loaded.vocabulary)
         self._bank = AdapterBank(router, budget_bytes=limits.adapter_budget_bytes, dtype=dtype)
+        self._loader = AdapterLoader(source, router.check, inbox.put)
+        self._residency = Residency(self._bank, self._loader)
         self._rows: dict[str, Row] = {}
-        self._waiting = Admission(self._bank, router, source, limits, inbox.put)
+        self._waiting = FairQueue()
         self._prefix = PrefixCache(
             self._forward.make_caches(), budget_bytes=limits.prefix_cache_bytes
         )
         self._prefill = Prefill(self._forward, self._prefix, most_rows=limits.prefill_rows)
-        self._decode = DecodeBatch(self._forward)
         self._events: list[tuple[str, Event]] = []
         self._counters = Counters()
         self._lent = LentTime(limits.train_share)
@@ -66,6 +77,12 @@ class Worker:
             tokens_per_s=tokens_per_s,
             most_tokens=limits.most_prefill_tokens,
         )
+        self._speculation = Speculation(
+            StepTimes(fixed_s=fixed_s, tokens_per_s=tokens_per_s),
+            most=limits.most_guessed_tokens,
+            kv_tokens=limits.kv_budget_tokens,
+        )
+        self._decode = DecodeBatch(self._forward, self._speculation)
         self.stats = self._snapshot()
 
     def run(self) -> None:
@@ -81,7 +98,7 @@ class Worker:
                 if self._lent.advance(self._model, serving=self._is_serving()):
                     self.stats = self._snapshot()
         finally:
-            self._waiting.close()
+            self._loader.close()
             self._lent.refuse()
             self.stats = self._snapshot()
 
@@ -104,7 +121,9 @@ class Worker:
 
     def _is_serving(self) -> bool:
         """Whether a row runs or could start."""
-        return bool(self._prefill.rows or self._decode.rows or self._waiting.could_start)
+        if self._prefill.rows or self._decode.rows or self._residency.has_loaded:
+            return True
+        return any(self._is_ready(candidate) for candidate in self._waiting.rows())
 
     def _take(self, message: Message) -> None:
         match message:
@@ -113,25 +132,40 @@ class Worker:
             case Generate():
                 row = Row(message, message.prompt)
                 self._rows[message.request_id] = row
-                self._waiting.add(row)
+                self._waiting.push(self._candidate(row))
             case Cancel():
                 if message.request_id in self._rows:
                     self._finish(self._rows[message.request_id], FinishReason.CANCELLED)
             case Forget():
-                self._waiting.forget(message.revision)
+                self._residency.forget(message.revision)
                 self._prefix.forget(message.revision)
                 for row in self._rows.values():
                     row.is_kept &= row.request.revision != message.revision
             case Loaded():
-                self._waiting.loaded(message)
+                self._residency.arrived(message)
             case LoadFailed():
-                for row in self._waiting.failed(message):
-                    self._end(row, Failed(AdapterUnavailable(message.reason, param="model")))
+                self._residency.failed(message.revision)
+                self._refuse(message.revision, message.reason)
 
     def _start_rows(self) -> None:
-        """Admit the rows that are ready and fit."""
-        for row in self._waiting.start([*self._prefill.rows, *self._decode.rows]):
+        """Make wanted adapters resident, then admit the rows that are ready and fit."""
+        if not len(self._waiting):
+            return
+        waiting, held = self._waiting.rows(), self._held_back()
+        wanted = {each.request_id: self._rows[each.request_id].request.revision for each in waiting}
+        keep = {each for row, each in wanted.items() if each is not None and row not in held}
+        for revision, reason in self._residency.commit(set(wanted.values()), keep).items():
+            self._refuse(revision, reason)
+        held = self._held_back()
+        for candidate in self._waiting.take(
+            self._room(), lambda each: each.request_id not in held and self._is_ready(each)
+        ):
+            row = self._rows[candidate.request_id]
+            row.adapter = self._residency.acquire(row.request.revision)
             self._prefill.add(row)
+        self._residency.want(
+            self._rows[each.request_id].request.revision for each in self._waiting.rows()
+        )
 
     def _advance_prompts(self) -> None:
         """Compute one piece of prefill and move finished prompts into the decode batch."""
@@ -165,11 +199,13 @@ class Worker:
         self._counters.stepped(time.perf_counter() - began, tokens=len(drawn))
         for each in drawn:
             row, request = each.row, each.row.request
+            if request.request_id not in self._rows:
+                continue  # ended by an earlier token of this step
             if each.token is None:
                 self._end(row, Failed(row.not_finite()))
                 continue
             if each.token.token in request.end_tokens:
-                self._finish(row, FinishReason.STOP)
+                self._finish(row, FinishReason.STOP, each.token)
                 continue
             row.generated.append(each.token.token)
             self._events.append((request.request_id, each.token))
@@ -183,25 +219,57 @@ class Worker:
             self._publish(events)
 
     def _preempt(self) -> None:
-        """While the batch outgrows the KV budget, put its least urgent row back, the youngest."""
+        """While the batch outgrows the KV budget, put its youngest row back to wait."""
         while len(self._decode.rows) > 1:
             rows = self._decode.rows
             longest = max(row.length for row in rows) + 1
             if len(rows) * longest <= self._limits.kv_budget_tokens:
                 return
-            last = max(reversed(rows), key=lambda row: row.request.priority)
-            self._keep(last)
-            self._decode.leave([last])
-            self._waiting.put_back(last)
+            youngest = rows[-1]
+            self._keep(youngest)
+            self._decode.leave([youngest])
+            self._residency.release(youngest.request.revision)
+            youngest.rewind()
+            self._waiting.push_front(self._candidate(youngest))
 
     def _is_at_limit(self, row: Row) -> bool:
         return row.length >= self._limits.kv_budget_tokens
 
-    def _finish(self, row: Row, reason: FinishReason) -> None:
+    def _is_ready(self, candidate: Candidate) -> bool:
+        return self._residency.ready(self._rows[candidate.request_id].request.revision)
+
+    def _held_back(self) -> frozenset[str]:
+        """The rows that must not start while an adapter in host memory waits for room."""
+        if not self._residency.has_loaded:
+            return frozenset()
+        return self._waiting.held_back(
+            lambda each: self._residency.crowded_out(self._rows[each.request_id].request.revision),
+            batch=self._limits.max_rows,
+        )
+
+    def _candidate(self, row: Row) -> Candidate:
+        request = row.request
+        left = min(request.max_tokens - len(row.generated), self._limits.reserve_tokens)
+        return Candidate(request.request_id, request.flow, len(row.tokens), len(row.tokens) + left)
+
+    def _room(self) -> Room:
+        running = [*self._prefill.rows, *self._decode.rows]
+        longest = max((self._candidate(row).expected for row in running), default=0)
+        limits = self._limits
+        return Room(limits.max_rows - len(running), limits.kv_budget_tokens, len(running), longest)
+
+    def _refuse(self, revision: str, reason: str) -> None:
+        """Fail every waiting row of a revision that cannot be made resident."""
+        for candidate in self._waiting.rows():
+            row = self._rows[candidate.request_id]
+            if row.request.revision == revision:
+                self._end(row, Failed(AdapterUnavailable(reason, param="model")))
+
+    def _finish(self, row: Row, reason: FinishReason, end: Token | None = None) -> None:
         if row in self._decode.rows:
             self._keep(row)
         prompt, generated = len(row.request.prompt), len(row.generated)
-        self._end(row, Finished(reason, prompt, generated, row.reused or 0))
+        self._end(row, Finished(reason, prompt, generated, row.reused or 0, end))
 
     def _keep(self, row: Row) -> None:
         """Leave a decoding row's KV to those that go on from its prompt and answer."""
@@ -213,22 +281,24 @@ class Worker:
         """The only way out: wherever the row is, it leaves, and its last event is ``event``."""
         request = row.request
         del self._rows[request.request_id]
-        if row in self._prefill.rows:
-            self._prefill.remove(row)
-        else:
-            self._decode.leave([row])
-        self._waiting.remove(row)
+        if not self._waiting.remove(request.request_id):
+            if row in self._prefill.rows:
+                self._prefill.remove(row)
+            else:
+                self._decode.leave([row])
+            self._residency.release(request.revision)
         self._events.append((request.request_id, event))
 
     def _snapshot(self) -> EngineStats:
         return snapshot(
             Look(
                 rows=len(self._rows),
-                waiting=self._waiting,
+                waiting=len(self._waiting),
                 prefill=self._prefill,
                 decode=self._decode,
                 bank=self._bank,
                 prefix=self._prefix,
+                speculation=self._speculation,
                 lent=self._lent,
                 counters=self._counters,
                 kv_budget_tokens=self._limits.kv_budget_tokens,
