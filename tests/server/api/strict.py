@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 
+Typed = TypeVar("Typed")
 
-def strictly(kind: Any, data: object) -> Any:
+
+def strictly(kind: type[Typed] | Any, data: object) -> Any:
     """``data`` as the type ``kind`` of an SDK; AssertionError where it has a field too many.
 
     The SDKs themselves build objects without checking, and keep what they do not know.
     """
-    value = _adapter(kind).validate_python(data)
+    value = TypeAdapter(kind).validate_python(data)
     unknown = list(_unknown(value, ""))
     assert not unknown, f"the SDK does not know {unknown}"
     return value
@@ -33,9 +34,6 @@ def named_events(text: str) -> list[dict[str, Any]]:
         assert name == f"event: {event['type']}"
         events.append(event)
     return events
-
-
-_adapter = functools.cache(TypeAdapter)
 
 
 def _unknown(value: object, path: str) -> Iterator[str]:
