@@ -22,6 +22,7 @@ from server.api.schema.chat import ChatRequest
 from server.api.schema.completions import CompletionRequest
 from server.api.schema.fields import NoAdapters, Schema, Unsupported
 from server.api.schema.messages import MessagesRequest
+from server.api.schema.responses import ResponsesRequest
 from server.errors import TABLE
 from server.settings import Settings
 from server.settings_text import flag_of, variable_of
@@ -86,6 +87,7 @@ def fields_table() -> str:
     schemas: dict[str, type[Schema]] = {
         "chat/completions": ChatRequest,
         "completions": CompletionRequest,
+        "responses": ResponsesRequest,
         "messages": MessagesRequest,
     }
     for route, schema in schemas.items():

@@ -240,6 +240,7 @@ def _http_limits(settings: Settings) -> HttpLimits:
         refuse_unknown_fields=settings.unknown_fields == "refuse",
         allowed_hosts=settings.allowed_hosts,
         max_upload_bytes=settings.max_upload_bytes,
+        stored_response_bytes=settings.stored_response_bytes,
     )
 
 

@@ -64,6 +64,8 @@ TABLE: Final[dict[str, Wire]] = {
     _CORE + "TwoAdapters": Wire(400, _CLIENT, "two_adapters"),
     _CORE + "PromptTooLong": Wire(400, _CLIENT, "context_length_exceeded"),
     _CORE + "UnknownModel": Wire(404, _CLIENT, "model_not_found"),
+    _CORE + "ResponseNotFound": Wire(404, _CLIENT, "response_not_found"),
+    _CORE + "PreviousResponseNotFound": Wire(400, _CLIENT, "previous_response_not_found"),
     _CORE + "RequestTooLarge": Wire(413, _CLIENT, "request_too_large"),
     _CORE + "ForbiddenHost": Wire(421, _CLIENT, "forbidden_host"),
     _CORE + "UnsupportedMediaType": Wire(415, _CLIENT, "unsupported_media_type"),

@@ -34,8 +34,6 @@ from server.catalog import ChainCatalog
 from server.core.ports import Model
 from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
-from server.engine.grammar_tokens import grammar_tokens
-from server.engine.grammars import Grammars
 from server.samples import Candidates, EngineSampler
 from server.settings import Settings
 from server.sources import StoredAdapters
@@ -95,8 +93,7 @@ def load_parts(settings: Settings) -> Loaded:
 
     free = describe_device().memory_free_bytes
     candidates = Candidates(StoredAdapters(store))
-    grammars = Grammars(lambda: grammar_tokens(tokenizer))
-    engine = MlxEngine(load, _limits(settings, path, free), candidates, grammars=grammars)
+    engine = MlxEngine(load, _limits(settings, path, free), candidates)
     sampler = EngineSampler(engine, tokenizer, candidates, engine.forget, lambda: engine.loop)
     host = Host(
         store,
@@ -183,6 +180,7 @@ def _limits(settings: Settings, path: Path, free: int) -> Limits:
         adapter_budget_bytes=adapter_bytes,
         kv_budget_tokens=max(256, kv_bytes // _kv_bytes_per_token(path)),
         prefix_cache_bytes=kv_bytes // 3 if prefix_bytes is None else prefix_bytes,
+        speculate=settings.speculate == "auto",
     )
 
 

@@ -51,6 +51,12 @@ class Settings(BaseModel):
     max_upload_bytes: int = Field(
         default=2**30, ge=1024, description="Largest file of training data; a larger one gets 413."
     )
+    stored_response_bytes: int = Field(
+        default=64 * 2**20,
+        ge=0,
+        description="Memory for responses of /v1/responses that are kept for later; the one that "
+        "was not used for the longest time makes room, 0 keeps none.",
+    )
     request_timeout_s: float = Field(
         default=600.0,
         gt=0,
@@ -113,6 +119,12 @@ class Settings(BaseModel):
         ge=0,
         description="Memory for the KV of prompts and answers, which requests that begin with them "
         "need not compute again; 0 keeps none; auto: a third of the KV cache's.",
+    )
+    speculate: Literal["auto", "off"] = Field(
+        default="auto",
+        description="Guess a row's next tokens where its last ones have stood before, and verify "
+        "the guesses in one step. The tokens are the same; auto does so where steps are measured "
+        "to gain by it.",
     )
     cpu_float32_bytes: int | None = Field(
         default=None,

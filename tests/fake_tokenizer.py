@@ -46,16 +46,6 @@ class FakeTokenizer:
         lines = "".join(f"<{message['role']}>{message['content']}\n" for message in messages)
         return self.encode(lines + "<assistant>")
 
-    special_tokens = frozenset({BEGIN, END})
-
-    def spell(self, text: str) -> list[int]:
-        """The text's bytes."""
-        return list(text.encode())
-
-    def definition(self) -> None:
-        """There is no tokenizer.json."""
-        return
-
     def detokenizer(self) -> Detokenizer:
         """Decodes UTF-8 as it arrives."""
         return _Utf8()

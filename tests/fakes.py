@@ -20,6 +20,7 @@ from server.core.errors import (
     ServeError,
     ShuttingDown,
     SlowReader,
+    UnsupportedField,
 )
 from server.core.messages import (
     Constraint,
@@ -34,7 +35,6 @@ from server.core.messages import (
     TokenLogprobs,
 )
 from server.core.ports import Events
-from tests.fake_constraints import Constrained
 
 Script = Callable[[Generate], Iterable[int]]
 """What a row generates; the row ends with STOP where it runs out."""
@@ -57,7 +57,6 @@ def saying(text: str) -> Script:
 class _Row:
     request: Generate
     tokens: Iterator[int]
-    constrained: Constrained
     events: deque[Event] = field(default_factory=deque)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     produced: int = 0
@@ -132,11 +131,13 @@ class FakeEngine:
         self._task = asyncio.create_task(self._run())
 
     def check(self, constraint: Constraint) -> None:
-        """As the port."""
-        Constrained(constraint)
+        """As the port; this fake refuses what it cannot honour."""
+        raise UnsupportedField("the fake engine does not constrain", param=constraint.field)
 
     def submit(self, request: Generate) -> Events:
         """As the port."""
+        if request.constraint is not None:
+            self.check(request.constraint)
         if self._state == "failed":
             raise EngineFailed("the device failed; the server is about to restart")
         if self._state != "ready":
@@ -145,7 +146,7 @@ class FakeEngine:
             raise InvalidRequest(f"a row holds from 1 to {self._context} tokens")
         if len(self._waiting) >= self._queue_limit:
             raise QueueFull(f"{self._queue_limit} requests wait already; try again in a moment")
-        row = _Row(request, iter(self.script(request)), Constrained(request.constraint))
+        row = _Row(request, iter(self.script(request)))
         self.submitted.append(request)
         self._waiting.append(row)
         self._notify()
@@ -244,9 +245,11 @@ class FakeEngine:
             self._advance(row)
 
     def _advance(self, row: _Row) -> None:
-        token = row.constrained.choose(next(row.tokens, None))
+        token = next(row.tokens, None)
         if token is None or token in row.request.end_tokens:
-            self._finish(row, FinishReason.STOP)
+            report = None if token is None else _logprobs(token, row.request.sampling.logprobs)
+            end = None if token is None else Token(token, report)
+            self._finish(row, FinishReason.STOP, end)
             return
         if len(row.events) >= self._event_queue_limit:
             row.events.clear()
@@ -256,9 +259,8 @@ class FakeEngine:
         self._generated += 1
         row.events.append(Token(token, _logprobs(token, row.request.sampling.logprobs)))
         row.arrived.set()
-        whole = row.constrained.is_whole
-        if whole or row.produced == row.request.max_tokens:
-            self._finish(row, FinishReason.STOP if whole else FinishReason.LENGTH)
+        if row.produced == row.request.max_tokens:
+            self._finish(row, FinishReason.LENGTH)
 
     def _report_prompt(self, row: _Row) -> None:
         """In pieces of two tokens, as a device reports a long prompt in several."""
@@ -270,9 +272,9 @@ class FakeEngine:
             row.events.append(PromptLogprobs(tuple(found[start : start + 2])))
         row.arrived.set()
 
-    def _finish(self, row: _Row, reason: FinishReason) -> None:
+    def _finish(self, row: _Row, reason: FinishReason, end: Token | None = None) -> None:
         prompt = len(row.request.prompt)
-        self._last(row, Finished(reason, prompt, row.produced, self.cached_tokens))
+        self._last(row, Finished(reason, prompt, row.produced, self.cached_tokens, end))
 
     def _last(self, row: _Row, event: Event) -> None:
         if row in self._running:

@@ -15,6 +15,7 @@ from server.api.anthropic.routes import anthropic_routes
 from server.api.failures import framework_error, invalid_parameter
 from server.api.guards import BodyLimits, Errors, Hosts, MediaTypes, RequestIds, Upload
 from server.api.parts import Parts
+from server.api.responses.routes import response_routes
 from server.api.routes import admin_routes, generation_routes, health_routes, model_routes
 
 
@@ -46,6 +47,7 @@ def create_api(parts: Parts) -> FastAPI:
     )
     for routes in (
         generation_routes,
+        response_routes,
         anthropic_routes,
         model_routes,
         health_routes,

@@ -65,7 +65,9 @@ class CompletionShape:
                 candidates = sorted(candidates, key=self._mean_logprob, reverse=True)
             kept += candidates[: request.choices]
         choices = [
-            self._choice(index, answer.text, answer.reports, answer.end.reason)
+            self._choice(
+                index, answer.text, [*answer.reports, *_end_of(answer.end)], answer.end.reason
+            )
             for index, answer in enumerate(kept)
         ]
         usage = usage_of([answer.end for answer in answers])
@@ -80,8 +82,9 @@ class CompletionShape:
         return self._chunk(self._choice(piece.index, piece.text, piece.reports, None))
 
     def final(self, end: End) -> Body:
-        """No text, and the finish reason."""
-        return {**self._chunk(self._choice(end.index, "", None, end.reason)), **cut_note(end)}
+        """No text, the finish reason, and the report of the end token."""
+        choice = self._choice(end.index, "", _end_of(end) or None, end.reason)
+        return {**self._chunk(choice), **cut_note(end)}
 
     def usage(self, ends: Sequence[End]) -> Body | None:
         """A chunk without choices."""
@@ -105,8 +108,14 @@ class CompletionShape:
         }
 
     def _mean_logprob(self, answer: Answer) -> float:
-        """Of the completion's tokens; a text without any comes last."""
+        """Of the completion's tokens, the end among them; a text without any comes last."""
         pieces = answer.pieces[1:] if self._request.echo else answer.pieces
-        reports = [report.logprobs for piece in pieces for report in piece.reports]
-        found = [one.logprob for one in reports if one is not None]
+        reports = [report for piece in pieces for report in piece.reports]
+        reports += _end_of(answer.end)
+        found = [report.logprobs.logprob for report in reports if report.logprobs is not None]
         return math.fsum(found) / len(found) if found else -math.inf
+
+
+def _end_of(end: End) -> list[Report]:
+    """The end token's report is the last: who scores a text relies on a place for each token."""
+    return [] if end.report is None else [end.report]

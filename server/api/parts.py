@@ -27,6 +27,7 @@ class HttpLimits:
     refuse_unknown_fields: bool = False
     allowed_hosts: tuple[str, ...] = ()
     max_upload_bytes: int = 2**30
+    stored_response_bytes: int = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from server.api.echo import Echo
 from server.api.parts import Parts
-from server.api.transcript import Piece, Transcript
+from server.api.transcript import Piece, Report, Transcript
 from server.core.errors import DeadlineExceeded
 from server.core.messages import (
     Event,
@@ -28,7 +28,8 @@ class End:
 
     ``cut`` tells that the row was cancelled, as the server does to shut down; ``stop`` is the stop
     string that ended it. ``index`` is the row's place in the request, ``choice`` its place among
-    the rows that continue the same prompt.
+    the rows that continue the same prompt. ``report`` is of the end token, which is no part of the
+    text.
     """
 
     reason: Literal["stop", "length"]
@@ -39,6 +40,7 @@ class End:
     index: int = 0
     choice: int = 0
     stop: str | None = None
+    report: Report | None = None
 
 
 Reply = AsyncGenerator[Piece | End, None]
@@ -91,7 +93,7 @@ class Row:
 
     async def reply(self, index: int, choice: int) -> Reply:
         """What the row says; raises what it failed with."""
-        transcript = self._transcript
+        transcript, report = self._transcript, None
         while True:
             event = await self._next()
             if isinstance(event, Failed):
@@ -105,6 +107,7 @@ class Row:
             if isinstance(event, Finished):
                 yield transcript.finish()
                 reason, cached_tokens = event.reason, event.cached_tokens
+                report = transcript.end(event.end)
                 break
             yield transcript.add(event)
             if transcript.stopped:
@@ -120,6 +123,7 @@ class Row:
             index=index,
             choice=choice,
             stop=transcript.stop,
+            report=report,
         )
 
     async def close(self) -> None:

@@ -72,6 +72,12 @@ class Transcript:
             self._pending.append(Report(token.token, self._decoded, token.logprobs))
         return self._piece(self._push(self._detokenizer.add(token.token)))
 
+    def end(self, token: Token | None) -> Report | None:
+        """The report of the end token behind the whole text, if there is one."""
+        if token is None or token.logprobs is None or self.stopped:
+            return None
+        return Report(token.token, self._decoded, token.logprobs)
+
     def finish(self) -> Piece:
         """What is left when no token follows."""
         text = self._push(self._detokenizer.finish()) + self._matcher.finish()

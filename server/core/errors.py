@@ -38,6 +38,14 @@ class UnknownModel(ServeError):
     """No base and no chain has that name."""
 
 
+class ResponseNotFound(ServeError):
+    """No response with that id is kept: it never was, was deleted, or made room for newer ones."""
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    """The response to go on from, or one that it goes on from itself, is not kept any more."""
+
+
 class RequestTooLarge(ServeError):
     """The body is larger than ``max_body_bytes``."""
 

@@ -121,12 +121,14 @@ class Finished:
     """The last event of a generation that ended as it should. Counts are tokens.
 
     ``cached_tokens`` of the prompt were not computed, because an earlier row had left them.
+    ``end`` is the end token that was drawn, with what was asked about each token.
     """
 
     reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    end: Token | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,8 @@ class EngineStats:
     ``prompt_tokens`` counts what was computed, ``prefix_cache_tokens`` what was found computed, in
     ``prefix_cache_hits`` rows. ``lent_pieces`` counts the pieces of other work that had the device,
     ``lent_s`` their time.
+    ``guessed_tokens`` counts those that speculation had verified, ``accepted_tokens`` those of them
+    that were drawn.
     ``memory_bytes`` is what the process's arrays take on the device.
     """
 
@@ -156,6 +160,8 @@ class EngineStats:
     steps: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    guessed_tokens: int = 0
+    accepted_tokens: int = 0
     registered_adapters: int = 0
     resident_adapters: int = 0
     resident_bytes: int = 0

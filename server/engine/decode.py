@@ -1,33 +1,24 @@
-"""The decode batch: one token for every row and step, one step ahead of the reader."""
+"""The decode batch: one token for every row and step, one step ahead of the reader, or several."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
-from server.core.errors import ServeError
-from server.core.messages import Token
-from server.engine.masks import Guide, Masks
+from adapters.lora.routes import Route
 from server.engine.prefix import Held
+from server.engine.ragged import RaggedKVCache, merge_ragged
 from server.engine.report import Report
-from server.engine.rows import Forward, Row, merge
+from server.engine.rows import Forward, Row
 from server.engine.sampling import NO_TOKEN, BatchSampler
+from server.engine.speculation import Proposals, Speculation
+from server.engine.verify import Drawn, verify
 
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A token that a row drew; None where it must end, its logits not finite or by ``failure``.
-
-    ``is_whole`` tells that it completes a constrained text, which nothing can follow.
-    """
-
-    row: Row
-    token: Token | None
-    failure: ServeError | None = None
-    is_whole: bool = False
+_PAUSE = 0.1
+"""Of a step: a longer pause before it means that the device was not busy with it all the time."""
 
 
 class DecodeBatch:
@@ -36,25 +27,28 @@ class DecodeBatch:
     A step starts the forward over the tokens drawn last, then reads those tokens while the device
     works. So a row that ends has computed one token too many, and nothing waits for Python.
 
-    What a constrained row may draw depends on its last token. Beside one the draw therefore starts
-    a moment later: forward, tokens read, masks computed meanwhile, then one draw for all rows.
+    Where guessing ahead is expected to win, a step instead reads what was drawn, and the next one
+    runs the forward over each row's last token and what is guessed to follow it. A guess stands
+    where it is what the row draws at its position, so the tokens are the same either way.
     """
 
-    def __init__(self, forward: Forward) -> None:
+    def __init__(self, forward: Forward, speculation: Speculation) -> None:
         self._forward = forward
-        self._masks = Masks(forward.vocabulary)
+        self._speculation = speculation
         self.rows: list[Row] = []
         self._caches: list[Any] = []
         self._drawn = mx.array([], mx.int32)
         self._report = Report((), ())
         self._fresh: set[Row] = set()
-        self._stale = True
+        self._route: Route | None = None
+        self._sampler: BatchSampler | None = None
+        self._ended_s = 0.0
 
     def join(self, rows: Sequence[Row]) -> None:
         """Add rows whose caches hold all but their last token."""
         if not rows:
             return
-        joining = merge([row.caches for row in rows if row.caches is not None])
+        joining = merge_ragged([row.caches for row in rows if row.caches is not None])
         if self.rows:
             for mine, theirs in zip(self._caches, joining, strict=True):
                 mine.extend(theirs)
@@ -66,7 +60,7 @@ class DecodeBatch:
             row.caches = None
         self.rows.extend(rows)
         self._fresh.update(rows)
-        self._stale = True
+        self._route = self._sampler = None
 
     def leave(self, rows: Sequence[Row]) -> None:
         """Remove rows; tokens that they drew and nobody read are dropped."""
@@ -83,82 +77,93 @@ class DecodeBatch:
         self._report = self._report.keep(keep)
         self.rows = [self.rows[index] for index in keep]
         self._fresh.intersection_update(self.rows)
-        self._stale = True
+        self._route = self._sampler = None
 
     def held(self, row: Row) -> Held:
         """A row's tokens in the caches; waits for the step that runs."""
         index, cache = self.rows.index(row), self._caches[0]
         padding = int(cache.left_padding.tolist()[index])
-        return Held(self._caches, index, padding, cache.size() - padding)
+        return Held(self._caches, index, padding, cache.end_of(index) - padding)
 
     def step(self) -> list[Drawn]:
+        """What the rows drew: none, one or several tokens of each, a row's own in their order.
+
+        The caller adds them to ``generated``, or ends the row, before the next step.
+        """
+        proposals = None
+        if all(isinstance(cache, RaggedKVCache) for cache in self._caches):
+            proposals = self._speculation.propose(self.rows)
+        if proposals is None:
+            return self._go_on()
+        return self._verify(proposals) if len(self._fresh) == len(self.rows) else self._catch_up()
+
+    def _go_on(self) -> list[Drawn]:
         """Start the next token of every row and return the tokens that were started before.
 
-        A row that has just joined has none yet.
+        A row that has just joined, or whose last token was read already, has none.
         """
-        if self._stale:
-            self._compose()
+        began = time.perf_counter()
+        steady = not self._fresh
         last, report = self._drawn, self._report
         # Where there is no token the row runs on with another one, for this step alone.
         inputs = mx.maximum(last, 0)
-        logits = self._forward(inputs[:, None], self._caches, self._route)[:, -1]
-        positions = [len(row.generated) + (row not in self._fresh) for row in self.rows]
+        logits = self._forward(inputs[:, None], self._caches, self._plan())[:, -1]
+        self._drawn, self._report = self._sample(logits)
         start: Any = mx.async_eval
-        drawn: list[Drawn] | None = None
-        guide = None
-        if self._constrained:
-            start(logits)
-            drawn = self._read(last, report)
-            guide, failed = self._guide()
-            drawn += failed
-        self._drawn, self._report = self._sampler.sample(logits, positions, guide)
         start(self._drawn, *self._report.arrays)
-        if drawn is None:
-            drawn = self._read(last, report)
+        drawn = self._read(last, report)
         self._fresh.clear()
+        self._observe(began, length=1, steady=steady)
         return drawn
+
+    def _catch_up(self) -> list[Drawn]:
+        """Return the tokens that were started before and start nothing."""
+        drawn = self._read(self._drawn, self._report)
+        self._report = Report((), ())
+        self._fresh.update(self.rows)
+        return drawn
+
+    def _verify(self, proposals: Proposals) -> list[Drawn]:
+        """Run the rows' last tokens and ``proposals`` through one forward; what the rows draw."""
+        began = time.perf_counter()
+        runs = verify(self._forward, self._plan(), self._caches, self.rows, proposals)
+        last = [0 if run[-1].token is None else run[-1].token.token for run in runs]
+        self._drawn = mx.array(last, mx.int32)
+        self._sampler = None
+        self._observe(began, length=1 + max(map(len, proposals)), steady=True)
+        self._speculation.count(
+            proposed=sum(map(len, proposals)), accepted=sum(map(len, runs)) - len(runs)
+        )
+        return [drawn for run in runs for drawn in run]
 
     def _read(self, tokens: mx.array, report: Report) -> list[Drawn]:
-        """What the rows drew, those that have just joined left out; waits for the device."""
+        """Wait for the rows' tokens; nothing for those whose token was read already."""
         values: Any = tokens.tolist()
         logprobs = report.read()
-        drawn = []
-        for index, (row, token) in enumerate(zip(self.rows, values, strict=True)):
-            if row in self._fresh:
-                continue
-            if token == NO_TOKEN:
-                drawn.append(Drawn(row, None))
-                continue
-            if row.matcher is not None:
-                row.matcher.take(token)
-            whole = row.matcher is not None and row.matcher.is_whole
-            drawn.append(Drawn(row, Token(token, logprobs.get(index)), is_whole=whole))
-        return drawn
+        return [
+            Drawn.of(row, token, logprobs.get(index))
+            for index, (row, token) in enumerate(zip(self.rows, values, strict=True))
+            if row not in self._fresh
+        ]
 
-    def _guide(self) -> tuple[Guide, list[Drawn]]:
-        """What the constrained rows may draw next, and those that cannot go on."""
-        forced, masked = [NO_TOKEN] * len(self.rows), []
-        for index, matcher in self._constrained:
-            if matcher.is_whole:
-                continue
-            if tokens := matcher.forced():
-                forced[index] = tokens[0]
-            else:
-                masked.append((index, matcher))
-        allowed = self._masks.allowed([matcher for _, matcher in masked]) if masked else None
-        failures = ((self.rows[i], matcher.failure()) for i, matcher in self._constrained)
-        failed = [Drawn(row, None, failure) for row, failure in failures if failure is not None]
-        return Guide(tuple(index for index, _ in masked), allowed, tuple(forced)), failed
+    def _observe(self, began: float, *, length: int, steady: bool) -> None:
+        """Learn how long a step takes, where nothing else held the device up or gave it time."""
+        pause, self._ended_s = began - self._ended_s, time.perf_counter()
+        times, rows = self._speculation.times, len(self.rows)
+        if steady and pause < _PAUSE * times.expected(rows, 1):
+            times.observe(rows, length, self._ended_s - began)
 
-    def _compose(self) -> None:
-        """Plan route and sampler for the present rows."""
-        matchers = ((index, row.matcher) for index, row in enumerate(self.rows))
-        self._constrained = [(index, each) for index, each in matchers if each is not None]
-        adapters = [row.adapter for row in self.rows]
-        self._route = self._forward.router.plan(adapters, long=False)
-        fresh = mx.array([row in self._fresh for row in self.rows])
-        pending = mx.where(fresh, mx.array(-1), self._drawn)
-        self._sampler = BatchSampler(
-            [row.sampling_row() for row in self.rows], self._forward.vocabulary, pending
-        )
-        self._stale = False
+    def _plan(self) -> Route:
+        if self._route is None:
+            adapters = [row.adapter for row in self.rows]
+            self._route = self._forward.router.plan(adapters, long=False)
+        return self._route
+
+    def _sample(self, logits: mx.array) -> tuple[mx.array, Report]:
+        if self._sampler is None:
+            fresh = mx.array([row in self._fresh for row in self.rows])
+            pending = mx.where(fresh, mx.array(NO_TOKEN), self._drawn)
+            settings = [row.sampling_row() for row in self.rows]
+            self._sampler = BatchSampler(settings, self._forward.vocabulary, pending)
+        positions = [len(row.generated) + (row not in self._fresh) for row in self.rows]
+        return self._sampler.sample(logits, positions)

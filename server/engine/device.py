@@ -17,8 +17,9 @@ class Limits:
 
     ``reserve_tokens`` is what a row without a short ``max_tokens`` is reserved beyond its prompt;
     where rows grow past the KV budget, the youngest is preempted and computed again later.
-    ``prefix_cache_bytes`` 0 keeps no prefix. ``train_share`` is the share of the device's time
-    that lent pieces get while rows are served.
+    ``prefix_cache_bytes`` 0 keeps no prefix. ``speculate`` lets rows draw several tokens in one
+    step where that is expected to win. ``train_share`` is the share of the device's time that lent
+    pieces get while rows are served.
     """
 
     max_rows: int
@@ -29,9 +30,15 @@ class Limits:
     adapter_budget_bytes: int
     kv_budget_tokens: int
     prefix_cache_bytes: int = 0
+    speculate: bool = True
     train_share: float = 0.25
     reserve_tokens: int = 512
     most_prefill_tokens: int = 2048
+
+    @property
+    def most_guessed_tokens(self) -> int:
+        """Tokens that a row may guess ahead in one step, so few that a reader can keep up."""
+        return self.event_queue_limit // 4 if self.speculate else 0
 
 
 @dataclass(frozen=True, slots=True)

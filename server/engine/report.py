@@ -87,6 +87,6 @@ def prompt_logprobs(
         rows = tuple(range(part.size))
         read = Report(rows, arrays, (alternatives,) * part.size).read()
         found += [read[row] for row in rows]
-    if any(math.isnan(one.logprob) for one in found):
+    if not all(math.isfinite(one.logprob) for one in found):
         return None
     return tuple(found)

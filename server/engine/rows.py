@@ -13,8 +13,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from adapters.lora import ResidentAdapter, Router
 from adapters.lora.routes import Route
 from server.core.errors import NonFiniteOutput
+from server.core.lookup import Lookup
 from server.core.messages import Generate
-from server.engine.grammars import Matcher
 from server.engine.sampling import SamplingRow
 
 
@@ -27,7 +27,7 @@ class Row:
     one cache per layer, which the row owns until it joins a decode batch. ``reused`` of the prompt
     were found there when it first began; what it leaves is kept for others where ``is_kept``.
     ``reported`` counts the prompt's tokens whose probabilities are known to the reader, the first
-    among them. ``matcher`` has taken what was generated, in a row with a constraint.
+    among them.
     """
 
     request: Generate
@@ -38,8 +38,8 @@ class Row:
     reused: int | None = None
     is_kept: bool = True
     generated: list[int] = field(default_factory=list)
-    matcher: Matcher | None = None
     reported: int = 1
+    lookup: Lookup | None = None
 
     @property
     def reports(self) -> bool:
@@ -60,14 +60,14 @@ class Row:
         return len(self.tokens) - 1 - self.cached
 
     @property
+    def last(self) -> int:
+        """The token that the row goes on from."""
+        return self.generated[-1] if self.generated else self.request.prompt[-1]
+
+    @property
     def length(self) -> int:
         """Tokens that the row holds in a KV cache while it decodes."""
         return len(self.request.prompt) + len(self.generated)
-
-    def ends_at(self, token: int) -> bool:
-        """Whether ``token`` is no text but its end."""
-        ends = self.request.end_tokens
-        return token in ends or (self.matcher is not None and token in self.matcher.end_tokens)
 
     def sampling_row(self) -> SamplingRow:
         """What the sampler must know."""

@@ -1,8 +1,8 @@
 """One batched sampler for all rows of a decode batch.
 
-Order of operations, as most servers have it: what a constraint allows, logit bias, penalties,
-temperature, top-k, top-p, min-p, draw. Log-probabilities are reported from the logits as the model
-gave them, and a row whose logits are not all finite draws nothing.
+Order of operations, as most servers have it: logit bias, penalties, temperature, top-k, top-p,
+min-p, draw. Log-probabilities are reported from the logits as the model gave them, and a row whose
+logits are not all finite draws nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import mlx.core as mx
 from adapters.base.elementwise import softmax
 from server.core.messages import Sampling
 from server.engine.draw import draw, keep_min_p, keep_top_k, keep_top_p, uniform
-from server.engine.masks import Guide
 from server.engine.report import Report, logprob_arrays
 
 NO_TOKEN = -1
@@ -128,24 +127,20 @@ class BatchSampler:
         self._seeds = [each.seed for each in settings]
         self._drawing = [index for index, each in enumerate(settings) if each.temperature > 0]
         self._filters = _Filters([settings[index] for index in self._drawing])
-        penalised = [index for index, each in enumerate(settings) if _has_penalty(each)]
+        penalised = [index for index, each in enumerate(settings) if has_penalty(each)]
         self._penalties = _Penalties(rows, penalised, vocabulary, pending) if penalised else None
         self._bias = _Bias(rows) if any(each.logit_bias for each in settings) else None
         self._reporting = [i for i, each in enumerate(settings) if each.logprobs is not None]
         self._alternatives = [each.logprobs or 0 for each in settings]
         self._ones = mx.ones((vocabulary, 1))
 
-    def sample(
-        self, logits: mx.array, positions: Sequence[int], guide: Guide | None = None
-    ) -> tuple[mx.array, Report]:
+    def sample(self, logits: mx.array, positions: Sequence[int]) -> tuple[mx.array, Report]:
         """Token ids (rows,) from ``logits`` (rows, vocab), and what was asked about them.
 
         The id is NO_TOKEN where a row's logits are not all finite. ``positions`` are the output
         positions that the rows sample for. Nothing is evaluated, except where a nucleus needs it.
         """
         raw = logits = logits.astype(mx.float32)
-        if guide is not None and guide.allowed is not None:
-            logits = _masked(logits, guide.rows, guide.allowed)
         if self._bias is not None:
             logits = self._bias.apply(logits)
         if self._penalties is not None:
@@ -158,9 +153,6 @@ class BatchSampler:
             uniforms = [uniform(self._seeds[i], positions[i]) for i in self._drawing]
             drawn = draw(weights, _column(uniforms)).astype(tokens.dtype)
             tokens = drawn if everyone else tokens.at[chosen].add(drawn - tokens[chosen])
-        if guide is not None and max(guide.forced) >= 0:
-            forced = mx.array(guide.forced, tokens.dtype)
-            tokens = mx.where(forced >= 0, forced, tokens)
         if self._penalties is not None:
             self._penalties.count(tokens)
         return mx.where(self._sound(raw), tokens, NO_TOKEN), self._report(raw, tokens)
@@ -182,16 +174,8 @@ class BatchSampler:
         return Report(tuple(self._reporting), arrays, alternatives)
 
 
-def _masked(logits: mx.array, rows: tuple[int, ...], allowed: mx.array) -> mx.array:
-    """Logits with what ``rows`` may not draw at -inf."""
-    if len(rows) == logits.shape[0]:
-        return mx.where(allowed, logits, -mx.inf)
-    chosen = mx.array(rows)
-    masked = mx.where(allowed, logits[chosen], -mx.inf)
-    return mx.put_along_axis(logits, mx.broadcast_to(chosen[:, None], masked.shape), masked, axis=0)
-
-
-def _has_penalty(sampling: Sampling) -> bool:
+def has_penalty(sampling: Sampling) -> bool:
+    """Whether a token's chances depend on those before it beyond the model."""
     return bool(
         sampling.presence_penalty
         or sampling.frequency_penalty

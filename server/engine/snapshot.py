@@ -12,6 +12,7 @@ from server.engine.decode import DecodeBatch
 from server.engine.lending import LentTime
 from server.engine.prefill import Prefill
 from server.engine.prefix import PrefixCache
+from server.engine.speculation import Speculation
 
 _SMOOTHING = 0.1
 
@@ -42,6 +43,7 @@ class Look:
     decode: DecodeBatch
     bank: AdapterBank
     prefix: PrefixCache
+    speculation: Speculation
     lent: LentTime
     counters: Counters
     kv_budget_tokens: int
@@ -59,6 +61,8 @@ def snapshot(look: Look) -> EngineStats:
         steps=counters.steps,
         prompt_tokens=counters.prompt_tokens,
         generated_tokens=counters.generated_tokens,
+        guessed_tokens=look.speculation.proposed_tokens,
+        accepted_tokens=look.speculation.accepted_tokens,
         resident_adapters=len(bank),
         resident_bytes=bank.nbytes,
         adapter_budget_bytes=bank.budget_bytes,

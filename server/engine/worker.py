@@ -10,11 +10,20 @@ import mlx.core as mx
 
 from adapters.lora import AdapterBank, Router
 from server.core.errors import AdapterUnavailable
-from server.core.messages import EngineStats, Event, Failed, Finished, FinishReason
+from server.core.messages import (
+    EngineStats,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Generate,
+    Token,
+)
 from server.core.schedule import Candidate, FairQueue, PrefillPace, Room
+from server.core.speculation import StepTimes
 from server.engine.decode import DecodeBatch
 from server.engine.device import AdapterSource, Limits, LoadedModel
-from server.engine.inbox import Begin, Cancel, Forget, Message, Stop
+from server.engine.inbox import Cancel, Forget, Message, Stop
 from server.engine.lending import LentTime, Piece
 from server.engine.loader import AdapterLoader, Loaded, LoadFailed
 from server.engine.prefill import Prefill, measure_prefill
@@ -22,6 +31,7 @@ from server.engine.prefix import PrefixCache
 from server.engine.residency import Residency
 from server.engine.rows import Forward, Row
 from server.engine.snapshot import Counters, Look, snapshot
+from server.engine.speculation import Speculation
 
 Publish = Callable[[Sequence[tuple[str, Event]]], None]
 
@@ -57,7 +67,6 @@ class Worker:
             self._forward.make_caches(), budget_bytes=limits.prefix_cache_bytes
         )
         self._prefill = Prefill(self._forward, self._prefix, most_rows=limits.prefill_rows)
-        self._decode = DecodeBatch(self._forward)
         self._events: list[tuple[str, Event]] = []
         self._counters = Counters()
         self._lent = LentTime(limits.train_share)
@@ -68,6 +77,12 @@ class Worker:
             tokens_per_s=tokens_per_s,
             most_tokens=limits.most_prefill_tokens,
         )
+        self._speculation = Speculation(
+            StepTimes(fixed_s=fixed_s, tokens_per_s=tokens_per_s),
+            most=limits.most_guessed_tokens,
+            kv_tokens=limits.kv_budget_tokens,
+        )
+        self._decode = DecodeBatch(self._forward, self._speculation)
         self.stats = self._snapshot()
 
     def run(self) -> None:
@@ -114,10 +129,9 @@ class Worker:
         match message:
             case Piece():
                 self._lent.add(message)
-            case Begin():
-                request = message.request
-                row = Row(request, request.prompt, matcher=message.matcher)
-                self._rows[request.request_id] = row
+            case Generate():
+                row = Row(message, message.prompt)
+                self._rows[message.request_id] = row
                 self._waiting.push(self._candidate(row))
             case Cancel():
                 if message.request_id in self._rows:
@@ -185,19 +199,17 @@ class Worker:
         self._counters.stepped(time.perf_counter() - began, tokens=len(drawn))
         for each in drawn:
             row, request = each.row, each.row.request
-            if self._rows.get(request.request_id) is not row:
-                continue  # ended by the entry before
+            if request.request_id not in self._rows:
+                continue  # ended by an earlier token of this step
             if each.token is None:
-                self._end(row, Failed(each.failure or row.not_finite()))
+                self._end(row, Failed(row.not_finite()))
                 continue
-            if row.ends_at(each.token.token):
-                self._finish(row, FinishReason.STOP)
+            if each.token.token in request.end_tokens:
+                self._finish(row, FinishReason.STOP, each.token)
                 continue
             row.generated.append(each.token.token)
             self._events.append((request.request_id, each.token))
-            if each.is_whole:
-                self._finish(row, FinishReason.STOP)
-            elif len(row.generated) >= request.max_tokens or self._is_at_limit(row):
+            if len(row.generated) >= request.max_tokens or self._is_at_limit(row):
                 self._finish(row, FinishReason.LENGTH)
 
     def _deliver(self) -> None:
@@ -253,11 +265,11 @@ class Worker:
             if row.request.revision == revision:
                 self._end(row, Failed(AdapterUnavailable(reason, param="model")))
 
-    def _finish(self, row: Row, reason: FinishReason) -> None:
+    def _finish(self, row: Row, reason: FinishReason, end: Token | None = None) -> None:
         if row in self._decode.rows:
             self._keep(row)
         prompt, generated = len(row.request.prompt), len(row.generated)
-        self._end(row, Finished(reason, prompt, generated, row.reused or 0))
+        self._end(row, Finished(reason, prompt, generated, row.reused or 0, end))
 
     def _keep(self, row: Row) -> None:
         """Leave a decoding row's KV to those that go on from its prompt and answer."""
@@ -286,6 +298,7 @@ class Worker:
                 decode=self._decode,
                 bank=self._bank,
                 prefix=self._prefix,
+                speculation=self._speculation,
                 lent=self._lent,
                 counters=self._counters,
                 kv_budget_tokens=self._limits.kv_budget_tokens,

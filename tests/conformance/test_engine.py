@@ -61,6 +61,24 @@ async def test_an_end_token_ends_the_row_and_is_not_reported(harness: Harness) -
     ]
     assert isinstance(last, Finished)
     assert last.reason is FinishReason.STOP
+    assert last.end == Token(free[3])
+
+
+async def test_an_end_token_is_reported_where_tokens_are(harness: Harness) -> None:
+    """It was drawn as they were, though it is no text; a row that ends otherwise has none."""
+    asked = replace(GREEDY, logprobs=2)
+    async with running(harness) as engine:
+        free = await tokens(engine, row(harness, max_tokens=3))
+        ended = row(harness, end_tokens=frozenset({free[0]}), sampling=asked)
+        (last,) = await drain(engine.submit(ended))
+        cut = (await drain(engine.submit(row(harness, max_tokens=3, sampling=asked))))[-1]
+    assert isinstance(last, Finished)
+    assert last.end is not None
+    assert last.end.token == free[0]
+    assert last.end.logprobs is not None
+    assert last.end.logprobs.top[0] == (free[0], last.end.logprobs.logprob)
+    assert isinstance(cut, Finished)
+    assert cut.end is None
 
 
 async def test_equal_rows_generate_equal_tokens(harness: Harness) -> None:

@@ -14,6 +14,7 @@ from server.api.schema.completions import CompletionRequest
 from server.api.schema.fields import Schema
 from server.api.schema.messages import MessagesRequest
 from server.api.schema.read import read_request
+from server.api.schema.responses import ResponsesRequest
 from server.core.errors import TwoAdapters, UnsupportedField
 from server.errors import TABLE
 from server.settings import Settings
@@ -22,6 +23,7 @@ from server.settings_text import variable_of
 BODIES: dict[type[Schema], dict[str, Any]] = {
     ChatRequest: {"model": "m", "messages": [{"role": "user", "content": "x"}]},
     CompletionRequest: {"model": "m", "prompt": "x"},
+    ResponsesRequest: {"model": "m", "input": "x"},
     MessagesRequest: {
         "model": "m",
         "messages": [{"role": "user", "content": "x"}],

@@ -16,6 +16,7 @@ from server.api.schema.fields import (
     unsupported,
     wrong,
 )
+from server.api.schema.variants import known_type
 
 _MAX_STOPS = 64
 _MAX_STOP_LENGTH = 256
@@ -78,17 +79,6 @@ def _blocks(value: object) -> object:
     return value
 
 
-def _known_block(value: object) -> object:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if not isinstance(kind, str):
-        raise wrong("must be an object with a type, such as text")
-    if kind in _REFUSED_BLOCKS:
-        raise unsupported(f"this server does not support '{kind}' blocks")
-    if kind != "text":
-        raise wrong("must have the type text")
-    return value
-
-
 class CacheControl(Schema):
     """A mark at a block. Prefixes are kept without it too, so it changes nothing."""
 
@@ -105,7 +95,7 @@ class TextBlock(Schema):
     citations: Unsupported = None
 
 
-Block = Annotated[TextBlock, BeforeValidator(_known_block)]
+Block = Annotated[TextBlock, BeforeValidator(known_type(["text"], _REFUSED_BLOCKS))]
 Blocks = Annotated[list[Block], FailFast(), BeforeValidator(_blocks)]
 Texts = Annotated[list[TextBlock], FailFast(), BeforeValidator(_blocks)]
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from server.api.schema.chat import ChatRequest
 from server.api.schema.completions import CompletionRequest
 from server.api.schema.fields import UNSUPPORTED, GenerationRequest, Schema
+from server.api.schema.variants import is_variant
 from server.api.strict_json import parse_object
 from server.core.errors import InvalidRequest, UnsupportedField
 
@@ -108,6 +109,8 @@ def refusal(error: ValidationError) -> InvalidRequest:
 def _path(loc: Sequence[str | int]) -> str:
     path = ""
     for step in loc:
+        if is_variant(step):
+            continue
         if isinstance(step, int):
             path += f"[{step}]"
         else:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-Typed = TypeVar("Typed")
 
-
-def strictly(kind: type[Typed] | Any, data: object) -> Any:
+def strictly(kind: Any, data: object) -> Any:
     """``data`` as the type ``kind`` of an SDK; AssertionError where it has a field too many.
 
     The SDKs themselves build objects without checking, and keep what they do not know.
     """
-    value = TypeAdapter(kind).validate_python(data)
+    value = _adapter(kind).validate_python(data)
     unknown = list(_unknown(value, ""))
     assert not unknown, f"the SDK does not know {unknown}"
     return value
@@ -34,6 +33,9 @@ def named_events(text: str) -> list[dict[str, Any]]:
         assert name == f"event: {event['type']}"
         events.append(event)
     return events
+
+
+_adapter = functools.cache(TypeAdapter)
 
 
 def _unknown(value: object, path: str) -> Iterator[str]:

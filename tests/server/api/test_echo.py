@@ -8,7 +8,7 @@ import pytest
 
 from server.core.messages import Generate
 from server.core.ports import Detokenizer
-from tests.fake_tokenizer import BEGIN, FakeTokenizer
+from tests.fake_tokenizer import BEGIN, END, FakeTokenizer
 from tests.fakes import FakeEngine, saying
 from tests.server.api.serving import error_of, events_of, serving
 
@@ -54,6 +54,23 @@ async def test_a_report_covers_the_echoed_prompt() -> None:
         "token_logprobs": [None, -0.5, -0.5],
         "top_logprobs": [None, {"b": -0.5}, {"c": -0.5}],
     }
+
+
+async def test_an_end_token_has_a_place_in_the_report_and_none_in_the_text() -> None:
+    """Harnesses take the last token of a report for the one that they had generated."""
+    asked = {"prompt": "a", "echo": True, "logprobs": 1, "max_tokens": 3}
+    async with serving(FakeEngine(script=lambda _: [98, END])) as server:
+        whole = (await server.complete(**asked)).json()["choices"][0]
+        events = events_of((await server.complete(**asked, stream=True)).text)
+        chat = (await server.chat(logprobs=True)).json()["choices"][0]
+        bare = (await server.complete(prompt="a")).json()["choices"][0]
+    assert whole["text"] == "ab"
+    assert whole["finish_reason"] == "stop"
+    assert whole["logprobs"]["text_offset"] == [0, 0, 1, 2]
+    assert whole["logprobs"]["token_logprobs"] == [None, -0.5, -0.5, -0.5]
+    assert events[-1]["choices"][0]["logprobs"]["text_offset"] == [2]
+    assert [report["token"] for report in chat["logprobs"]["content"]] == ["b"]
+    assert bare["logprobs"] is None
 
 
 async def test_a_text_can_be_scored_without_a_completion() -> None:

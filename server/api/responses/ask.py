@@ -1,0 +1,76 @@
+"""A request for a response as an Ask, and its prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from server.api.generation import Ask
+from server.api.parts import Parts
+from server.api.responses.items import conversation
+from server.api.responses.stored import Kept, items_of
+from server.api.schema.responses import LOGPROBS, PlainFormat, ResponsesRequest, SchemaFormat
+from server.api.wire import Body
+from server.core.errors import InvalidRequest
+from server.core.messages import Constraint, Sampling
+from server.core.ports import Tokenizer
+
+
+def check_together(request: ResponsesRequest) -> None:
+    """Raises InvalidRequest where fields of ``request`` contradict each other."""
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequest(
+            "stream_options has no meaning without stream: true.", param="stream_options"
+        )
+    if request.top_logprobs and LOGPROBS not in request.include:
+        raise InvalidRequest(f'top_logprobs needs include: ["{LOGPROBS}"].', param="top_logprobs")
+    if request.background and request.stream:
+        raise InvalidRequest(
+            "A background response cannot be streamed here: retrieve it by its id.", param="stream"
+        )
+    if request.background and request.store is False:
+        raise InvalidRequest(
+            "A background response is fetched later, so it must be stored.", param="store"
+        )
+
+
+def response_ask(
+    request: ResponsesRequest, items: Sequence[Body], history: Sequence[Kept], parts: Parts
+) -> Ask:
+    """What ``request`` asks of the engine; ``items`` are its own, ``history`` comes before them."""
+
+    def encode(tokenizer: Tokenizer) -> list[int]:
+        before = [item for kept in history for item in items_of(kept)]
+        messages = conversation(request.instructions, [*before, *items])
+        return tokenizer.encode_chat(messages, template_kwargs={})
+
+    return Ask(
+        row_id=f"resp_{parts.new_id()}",
+        model=request.model,
+        prompts=(encode,),
+        prompt_field="input",
+        max_tokens=request.max_output_tokens,
+        sampling=_sampling(request, parts.draw_seed()),
+        constraint=_constraint(request),
+    )
+
+
+def _sampling(request: ResponsesRequest, seed: int) -> Sampling:
+    """As the reference's defaults have it; a ``top_p`` of 0 keeps the best token alone."""
+    temperature = 1.0 if request.temperature is None else request.temperature
+    top_p = 1.0 if request.top_p is None else request.top_p
+    return Sampling(
+        seed=seed,
+        temperature=temperature if top_p > 0 else 0.0,
+        top_p=top_p if top_p > 0 else 1.0,
+        logprobs=(request.top_logprobs or 0) if LOGPROBS in request.include else None,
+    )
+
+
+def _constraint(request: ResponsesRequest) -> Constraint | None:
+    form = request.text.format
+    if isinstance(form, PlainFormat):
+        return None
+    if isinstance(form, SchemaFormat):
+        return Constraint("json_schema", json.dumps(form.definition), field="text.format.schema")
+    return Constraint("json_object", field="text.format")

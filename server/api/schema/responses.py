@@ -1,0 +1,246 @@
+"""The body of ``POST /v1/responses``: the whole reference."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field
+
+from server.api.schema.fields import (
+    FalseOnly,
+    Label,
+    Metadata,
+    ModelField,
+    NoAdapters,
+    Schema,
+    TokenCount,
+    Unsupported,
+    unsupported,
+    wrong,
+)
+from server.api.schema.variants import by_type, known_type, variant
+
+LOGPROBS = "message.output_text.logprobs"
+"""The one value of ``include`` that means something here."""
+
+_INCLUDABLE = frozenset(
+    {
+        "code_interpreter_call.outputs",
+        "computer_call_output.output.image_url",
+        "file_search_call.results",
+        "message.input_image.image_url",
+        "reasoning.encrypted_content",
+        "web_search_call.action.sources",
+        "web_search_call.results",
+    }
+)
+_REFUSED_PARTS = frozenset({"input_audio", "input_file", "input_image", "refusal"})
+_REFUSED_ITEMS = frozenset(
+    {
+        "additional_tools",
+        "apply_patch_call",
+        "apply_patch_call_output",
+        "code_interpreter_call",
+        "compaction",
+        "compaction_trigger",
+        "computer_call",
+        "computer_call_output",
+        "configuration_update",
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "file_search_call",
+        "function_call",
+        "function_call_output",
+        "image_generation_call",
+        "item_reference",
+        "local_shell_call",
+        "local_shell_call_output",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_call",
+        "mcp_list_tools",
+        "program",
+        "program_output",
+        "reasoning",
+        "shell_call",
+        "shell_call_output",
+        "tool_search_call",
+        "tool_search_output",
+        "web_search_call",
+    }
+)
+Status = Literal["in_progress", "completed", "incomplete"]
+
+
+def _items(value: object) -> object:
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    if not isinstance(value, list) or not value:
+        raise wrong("must be a string or a list of at least one item")
+    return value
+
+
+def _parts(value: object) -> object:
+    if isinstance(value, str):
+        return [{"type": "input_text", "text": value}]
+    if not isinstance(value, list) or not value:
+        raise wrong("must be a string or a list of at least one part")
+    return value
+
+
+def _includable(value: str) -> str:
+    if value in _INCLUDABLE:
+        raise unsupported(f"this server supports only '{LOGPROBS}'")
+    if value != LOGPROBS:
+        raise wrong(f"must be '{LOGPROBS}'")
+    return value
+
+
+def _not_annotated(value: object) -> None:
+    if value not in (None, []):
+        raise unsupported("this server supports no annotations; leave them out")
+
+
+def _disabled_only(value: object) -> None:
+    if value not in (None, "disabled"):
+        raise unsupported("this server supports only 'disabled'")
+
+
+def _medium_only(value: object) -> None:
+    if value not in (None, "medium"):
+        raise unsupported("this server supports only 'medium'")
+
+
+def _no_reasoning(value: object) -> None:
+    if isinstance(value, dict) and all(each is None for each in value.values()):
+        return
+    if value is not None:
+        raise unsupported("this server does not support the field; leave it out")
+
+
+class TextPart(Schema):
+    """Text that goes in, or that came out before."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+    annotations: Annotated[Any, AfterValidator(_not_annotated)] = None
+    logprobs: list[Any] | None = None
+    prompt_cache_breakpoint: Unsupported = None
+
+
+Part = Annotated[
+    TextPart, BeforeValidator(known_type(["input_text", "output_text"], _REFUSED_PARTS))
+]
+
+
+class MessageItem(Schema):
+    """A message. A string as content is the same as one part."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Annotated[list[Part], FailFast(), BeforeValidator(_parts)]
+    id: Label | None = None
+    status: Status | None = None
+    phase: Unsupported = None
+
+    @property
+    def text(self) -> str:
+        """The content, its parts joined."""
+        return "".join(part.text for part in self.content)
+
+
+Item = Annotated[
+    MessageItem, BeforeValidator(known_type(["message"], _REFUSED_ITEMS, default="message"))
+]
+
+
+class PlainFormat(Schema):
+    """Any text."""
+
+    type: Literal["text"]
+
+
+class ObjectFormat(Schema):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class SchemaFormat(Schema):
+    """JSON that follows a schema; it is held to it whatever ``strict`` says."""
+
+    type: Literal["json_schema"]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}\z")]
+    definition: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+    description: str | None = None
+
+
+Format = Annotated[
+    Annotated[PlainFormat, variant("text")]
+    | Annotated[ObjectFormat, variant("json_object")]
+    | Annotated[SchemaFormat, variant("json_schema")],
+    by_type(),
+    BeforeValidator(known_type(["text", "json_object", "json_schema"], ["grammar", "python"])),
+]
+
+
+class TextConfig(Schema):
+    """``text``."""
+
+    format: Format = PlainFormat(type="text")
+    verbosity: Annotated[Any, AfterValidator(_medium_only)] = None
+
+
+Included = Annotated[
+    list[Annotated[str, AfterValidator(_includable)]], BeforeValidator(lambda value: value or [])
+]
+
+
+Tier = Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]
+
+
+class StreamOptions(Schema):
+    """``stream_options``."""
+
+    include_obfuscation: FalseOnly = None
+
+
+class ResponsesRequest(Schema):
+    """The whole body."""
+
+    model: ModelField
+    adapters: NoAdapters = None
+    input: Annotated[list[Item], FailFast(), BeforeValidator(_items)]
+    instructions: str | None = None
+    previous_response_id: Label | None = None
+    background: bool | None = None
+    include: Included = Field(default_factory=list)
+    max_output_tokens: TokenCount | None = None
+    metadata: Metadata | None = None
+    prompt_cache_key: Label | None = None
+    reasoning: Annotated[Any, AfterValidator(_no_reasoning)] = None
+    safety_identifier: Label | None = None
+    service_tier: Tier | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    text: TextConfig = TextConfig()
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    truncation: Annotated[Any, AfterValidator(_disabled_only)] = None
+    user: Label | None = None
+    parallel_tool_calls: Unsupported = None
+    tool_choice: Unsupported = None
+    tools: Unsupported = None
+    access_programs: Unsupported = None
+    background_options: Unsupported = None
+    context_management: Unsupported = None
+    conversation: Unsupported = None
+    image: Unsupported = None
+    max_tool_calls: Unsupported = None
+    moderation: Unsupported = None
+    prompt: Unsupported = None
+    prompt_cache_options: Unsupported = None
+    prompt_cache_retention: Unsupported = None

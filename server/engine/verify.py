@@ -1,0 +1,75 @@
+"""One forward over what rows are guessed to draw, and what they do draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from adapters.lora.routes import Route
+from server.core.messages import Token, TokenLogprobs
+from server.engine.ragged import RaggedKVCache
+from server.engine.rows import Forward, Row
+from server.engine.sampling import NO_TOKEN, BatchSampler
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A token that a row drew; None where its logits were not finite, so that it must end."""
+
+    row: Row
+    token: Token | None
+
+    @classmethod
+    def of(cls, row: Row, token: int, logprobs: TokenLogprobs | None) -> Drawn:
+        """From what the sampler gave."""
+        return cls(row, None if token == NO_TOKEN else Token(token, logprobs))
+
+
+def verify(
+    forward: Forward,
+    route: Route,
+    caches: Sequence[RaggedKVCache],
+    rows: Sequence[Row],
+    proposals: Sequence[Sequence[int]],
+) -> list[list[Drawn]]:
+    """What each row draws: the proposed tokens that it draws itself, and one more.
+
+    The caches hold all but each row's last token, before and after. Every position is drawn as it
+    would be alone, so the tokens are those of decoding one by one.
+    """
+    pieces = [[row.last, *proposal] for row, proposal in zip(rows, proposals, strict=True)]
+    length = max(map(len, pieces))
+    logits = forward(
+        mx.array([piece + [0] * (length - len(piece)) for piece in pieces]), caches, route
+    )
+    logits = logits.reshape(-1, logits.shape[-1])
+    places = [(index, place) for index, piece in enumerate(pieces) for place in range(len(piece))]
+    if len(places) < logits.shape[0]:
+        logits = logits[mx.array([index * length + place for index, place in places])]
+    settings = [row.sampling_row() for row in rows]
+    pending = mx.array([NO_TOKEN] * len(places))
+    sampler = BatchSampler([settings[index] for index, _ in places], forward.vocabulary, pending)
+    positions = [len(rows[index].generated) + place for index, place in places]
+    tokens, report = sampler.sample(logits, positions)
+    values: Any = tokens.tolist()
+    logprobs = report.read()
+    runs: list[list[Drawn]] = []
+    start = 0
+    for row, proposal in zip(rows, proposals, strict=True):
+        stop = start + 1 + _agreement(proposal, values[start:])
+        runs.append([Drawn.of(row, values[at], logprobs.get(at)) for at in range(start, stop)])
+        start += 1 + len(proposal)
+    for cache in caches:
+        cache.roll_back([length - len(run) for run in runs])
+    return runs
+
+
+def _agreement(proposal: Sequence[int], values: Sequence[int]) -> int:
+    """How many of the proposed tokens were drawn, up to the first that was not."""
+    for count, (guess, value) in enumerate(zip(proposal, values, strict=False)):
+        if guess != value:
+            return count
+    return len(proposal)
