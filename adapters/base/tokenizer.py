@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mlx_lm.utils
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +20,11 @@ from adapters.base.detokenize import (
     byte_table,
     read_alphabet,
 )
+from adapters.base.dialect import Dialect, read_dialect
 from adapters.errors import BaseError, ChatTemplateError
+
+Ending = Literal["open", "continue", "closed"]
+"""What a prompt ends with: an open turn, an unfinished message, or a finished one."""
 
 # What a template may be told by name; the rest of the function's parameters are ours to set, and
 # one of them is a template's source.
@@ -86,10 +90,20 @@ class BaseTokenizer:
         begin = self._wrapper.bos_token
         return self._encode(text, special=begin is None or not text.startswith(begin))
 
+    @functools.cached_property
+    def dialect(self) -> Dialect:
+        """How the template and the model's answers write tools and reasoning."""
+        return read_dialect(self._wrapper)
+
     def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, template_kwargs: Mapping[str, Any]
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        template_kwargs: Mapping[str, Any],
+        ending: Ending = "open",
     ) -> list[int]:
-        """Token ids of a conversation, ready for the assistant's turn.
+        """Token ids of a conversation: ready for the assistant's turn, going on with its last
+        message (``continue``), or ending as the template ends that message (``closed``).
 
         Raises ChatTemplateError where the base has no template, where its template refuses the
         conversation (with the template's words) and where ``template_kwargs`` names something that
@@ -100,7 +114,7 @@ class BaseTokenizer:
                 f"Not for a request to set: {', '.join(reserved)}. Chat template arguments are "
                 "those that the model's template itself reads, such as enable_thinking."
             )
-        return self._apply_template(messages, open_turn=True, arguments=template_kwargs)
+        return self._apply_template(messages, ending=ending, arguments=template_kwargs)
 
     def render(
         self,
@@ -116,13 +130,14 @@ class BaseTokenizer:
         template refuses the conversation.
         """
         arguments = {} if tools is None else {"tools": [dict(tool) for tool in tools]}
-        return self._apply_template(messages, open_turn=open_turn, arguments=arguments)
+        ending: Ending = "open" if open_turn else "closed"
+        return self._apply_template(messages, ending=ending, arguments=arguments)
 
     def _apply_template(
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
-        open_turn: bool,
+        ending: Ending,
         arguments: Mapping[str, Any],
     ) -> list[int]:
         if not self._wrapper.has_chat_template:
@@ -134,7 +149,8 @@ class BaseTokenizer:
             text = self._wrapper.apply_chat_template(
                 [dict(message) for message in messages],
                 tokenize=False,
-                add_generation_prompt=open_turn,
+                add_generation_prompt=ending == "open",
+                **({"continue_final_message": True} if ending == "continue" else {}),
                 **arguments,
             )
         except Exception as error:  # a template can fail in any way that Python can

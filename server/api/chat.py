@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
+from server.api.chat_conversation import conversation_of
+from server.api.conversing import encoding
 from server.api.generation import Ask
 from server.api.parts import Parts
 from server.api.rows import End
 from server.api.sampling import sampling_of
 from server.api.schema.chat import ChatRequest
+from server.api.spoken_wire import delta_fields, message_fields
 from server.api.transcript import Piece, Report
 from server.api.wire import Answer, Body, TokenTexts, cut_note, usage_of
-from server.core.ports import Tokenizer
 
 
 def chat_ask(request: ChatRequest, parts: Parts) -> Ask:
@@ -22,17 +22,13 @@ def chat_ask(request: ChatRequest, parts: Parts) -> Ask:
     return Ask(
         row_id=f"chatcmpl-{parts.new_id()}",
         model=request.model,
-        prompts=(partial(_encode, [message.for_template() for message in request.messages]),),
+        prompts=(encoding(conversation_of(request), effort=request.reasoning_effort),),
         prompt_field="messages",
         max_tokens=request.most_tokens,
         sampling=sampling_of(request, logprobs=logprobs, draw_seed=parts.draw_seed),
         stops=request.stop,
         choices=request.choices,
     )
-
-
-def _encode(messages: Sequence[dict[str, Any]], tokenizer: Tokenizer) -> list[int]:
-    return tokenizer.encode_chat(messages, template_kwargs={})
 
 
 class ChatShape:
@@ -42,6 +38,7 @@ class ChatShape:
         self._request = request
         self._with_usage = bool(request.stream_options and request.stream_options.include_usage)
         self._texts = TokenTexts(parts.tokenizer)
+        self._row_id = ask.row_id
         self._head: Body = {
             "id": ask.row_id,
             "object": "chat.completion.chunk" if request.stream else "chat.completion",
@@ -62,14 +59,20 @@ class ChatShape:
         return body
 
     def first(self) -> list[Body]:
-        """The chunks that carry the role, one for each choice."""
-        role = {"role": "assistant", "content": "", "refusal": None}
+        """The chunks that carry the role, one for each choice.
+
+        Where calls may follow, no content is given yet: there may never be one.
+        """
+        content = None if self._request.tools else ""
+        role = {"role": "assistant", "content": content, "refusal": None}
         return [self._chunk(index, role) for index in range(self._request.choices)]
 
-    def chunk(self, piece: Piece) -> Body:
-        """A chunk of content."""
-        logprobs = self._logprobs(piece.reports)
-        return self._chunk(piece.index, {"content": piece.text}, logprobs=logprobs)
+    def chunk(self, piece: Piece) -> Body | None:
+        """A chunk of what is said, thought and called."""
+        delta = delta_fields(piece.spoken, self._row_id, piece.index)
+        if not delta and not (self._request.logprobs and piece.reports):
+            return None
+        return self._chunk(piece.index, delta, logprobs=self._logprobs(piece.reports))
 
     def final(self, end: End) -> Body:
         """An empty delta with the finish reason."""
@@ -84,7 +87,11 @@ class ChatShape:
     def _choice(self, answer: Answer) -> Body:
         return {
             "index": answer.end.index,
-            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "message": {
+                "role": "assistant",
+                **message_fields(answer.spoken, self._row_id, answer.end.index),
+                "refusal": None,
+            },
             "logprobs": self._logprobs(answer.reports),
             "finish_reason": answer.end.reason,
         }

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+from server.api.encoded import Encoded
 from server.api.generation import Ask
 from server.api.parts import Parts
 from server.api.rows import End
@@ -37,8 +38,8 @@ def completion_ask(request: CompletionRequest, parts: Parts) -> Ask:
     )
 
 
-def _encode(prompt: Prompt, tokenizer: Tokenizer) -> Sequence[int]:
-    return tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+def _encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
+    return Encoded(tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
 
 
 class CompletionShape:
@@ -77,8 +78,10 @@ class CompletionShape:
         """Completions have no chunk before the text."""
         return []
 
-    def chunk(self, piece: Piece) -> Body:
+    def chunk(self, piece: Piece) -> Body | None:
         """A part of a text."""
+        if not piece.text and not piece.reports:
+            return None
         return self._chunk(self._choice(piece.index, piece.text, piece.reports, None))
 
     def final(self, end: End) -> Body:

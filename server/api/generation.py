@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 
 from server.api.echo import Echo
+from server.api.encoded import Encode, Encoded
 from server.api.parts import Parts
 from server.api.rows import Deadline, Reply, Row, merged
 from server.api.sampling import choice_seed
@@ -17,9 +18,7 @@ from server.api.transcript import Transcript
 from server.core.errors import InvalidRequest, PromptTooLong
 from server.core.messages import Constraint, Generate, Sampling
 from server.core.ports import Detokenizer, Target, Tokenizer
-
-Encode = Callable[[Tokenizer], Sequence[int]]
-"""Makes a prompt; runs on a thread of its own, because a long text takes long."""
+from server.core.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +51,17 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """A prompt's tokens, and for each choice where its text begins."""
+    """A prompt, and for each choice where its text begins."""
 
-    tokens: tuple[int, ...]
+    encoded: Encoded
+    constraint: Constraint | None
     detokenizers: tuple[Detokenizer, ...]
     echoes: tuple[Echo | None, ...]
+
+    def reader(self) -> Reader | None:
+        """A fresh one for one choice, where the text is read."""
+        rules = self.encoded.reading
+        return None if rules is None else Reader(rules)
 
 
 @asynccontextmanager
@@ -74,9 +79,10 @@ async def admitted(parts: Parts, ask: Ask) -> AsyncIterator[Reply]:
             prompts = await anyio.to_thread.run_sync(
                 _read_prompts, ask, parts.tokenizer, abandon_on_cancel=True
             )
-            if ask.constraint is not None:
+            wanted = [prompt.constraint for prompt in prompts]
+            for constraint in {one for one in wanted if one is not None}:
                 await anyio.to_thread.run_sync(
-                    parts.engine.check, ask.constraint, abandon_on_cancel=True
+                    parts.engine.check, constraint, abandon_on_cancel=True
                 )
         requests = _requests(ask, prompts, parts, target)
         rows: list[Row] = []
@@ -91,6 +97,7 @@ async def admitted(parts: Parts, ask: Ask) -> AsyncIterator[Reply]:
                     ask.stops,
                     index=index,
                     start=0 if echo is None else len(echo.text),
+                    reader=prompt.reader(),
                 )
                 rows.append(Row(parts, request, deadline, transcript, echo))
                 replies.append(rows[-1].reply(index, choice))
@@ -117,7 +124,8 @@ def _check_rows(ask: Ask, most: int) -> None:
 def _read_prompts(ask: Ask, tokenizer: Tokenizer) -> list[_Prompt]:
     prompts = []
     for number, encode in enumerate(ask.prompts):
-        tokens = encode(tokenizer)
+        encoded = encode(tokenizer)
+        tokens = encoded.tokens
         _check_vocabulary(tokens, _field(ask, number), tokenizer.vocab_size)
         detokenizers = tuple(tokenizer.detokenizer() for _ in range(ask.choices))
         echoes: tuple[Echo | None, ...] = (None,) * ask.choices
@@ -125,7 +133,7 @@ def _read_prompts(ask: Ask, tokenizer: Tokenizer) -> list[_Prompt]:
             reported = ask.prompt_logprobs is not None
             text = ask.echo[number]
             echoes = tuple(Echo(each, tokens, text, reported=reported) for each in detokenizers)
-        prompts.append(_Prompt(tuple(tokens), detokenizers, echoes))
+        prompts.append(_Prompt(encoded, encoded.constraint or ask.constraint, detokenizers, echoes))
     return prompts
 
 
@@ -136,20 +144,21 @@ def _requests(ask: Ask, prompts: Sequence[_Prompt], parts: Parts, target: Target
     requests = []
     for number, prompt in enumerate(prompts):
         field = _field(ask, number)
-        limit = _completion_limit(ask, field, len(prompt.tokens), parts.tokenizer.max_context)
+        tokens = tuple(prompt.encoded.tokens)
+        limit = _completion_limit(ask, field, len(tokens), parts.tokenizer.max_context)
         for choice in range(ask.choices):
             index = number * ask.choices + choice
             seed = choice_seed(ask.sampling.seed, choice)
             requests.append(
                 Generate(
                     request_id=f"{ask.row_id}-{index}" if index else ask.row_id,
-                    prompt=prompt.tokens,
+                    prompt=tokens,
                     max_tokens=limit,
                     sampling=replace(ask.sampling, seed=seed),
                     end_tokens=parts.tokenizer.end_tokens,
                     revision=target.revision,
                     flow=target.flow,
-                    constraint=ask.constraint,
+                    constraint=prompt.constraint,
                     prompt_logprobs=ask.prompt_logprobs,
                 )
             )

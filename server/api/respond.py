@@ -145,7 +145,8 @@ async def _frames(
 def _chunks(shape: Shape, item: Piece | End, ends: list[End]) -> list[Body]:
     """What ``item`` is sent as; an End is noted in ``ends``."""
     if isinstance(item, Piece):
-        return [shape.chunk(item)] if item.text or item.reports else []
+        chunk = shape.chunk(item)
+        return [] if chunk is None else [chunk]
     ends.append(item)
     return [shape.final(item)]
 

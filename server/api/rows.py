@@ -29,10 +29,11 @@ class End:
     ``cut`` tells that the row was cancelled, as the server does to shut down; ``stop`` is the stop
     string that ended it. ``index`` is the row's place in the request, ``choice`` its place among
     the rows that continue the same prompt. ``report`` is of the end token, which is no part of the
-    text.
+    text. ``reasoning_tokens``, of the completion's, is None where the text is not read for
+    reasoning.
     """
 
-    reason: Literal["stop", "length"]
+    reason: Literal["stop", "length", "tool_calls"]
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
@@ -41,6 +42,7 @@ class End:
     choice: int = 0
     stop: str | None = None
     report: Report | None = None
+    reasoning_tokens: int | None = None
 
 
 Reply = AsyncGenerator[Piece | End, None]
@@ -114,8 +116,9 @@ class Row:
                 reason, cached_tokens = FinishReason.STOP, await self._cancelled()
                 break
         stopped = transcript.stopped or reason is FinishReason.STOP
+        ended: Literal["stop", "tool_calls"] = "tool_calls" if transcript.calls else "stop"
         yield End(
-            reason="stop" if stopped else "length",
+            reason=ended if stopped else "length",
             prompt_tokens=len(self._request.prompt),
             completion_tokens=transcript.tokens,
             cached_tokens=cached_tokens,
@@ -124,6 +127,7 @@ class Row:
             choice=choice,
             stop=transcript.stop,
             report=report,
+            reasoning_tokens=transcript.reasoning_tokens,
         )
 
     async def close(self) -> None:

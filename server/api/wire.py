@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 from server.api.rows import End
 from server.api.transcript import Piece, Report
 from server.core.messages import TokenLogprobs
 from server.core.ports import Model, Tokenizer
+from server.core.spoken import Spoken
 
 LEAST_LOGPROB = -9999.0
 """What the reference writes where a token is all but impossible; JSON has no infinity."""
@@ -31,6 +32,11 @@ class Answer:
         return "".join(piece.text for piece in self.pieces)
 
     @property
+    def spoken(self) -> list[Spoken]:
+        """What the text says, where it was read for that."""
+        return [event for piece in self.pieces for event in piece.spoken]
+
+    @property
     def reports(self) -> list[Report]:
         """The reports of all its tokens."""
         return [report for piece in self.pieces for report in piece.reports]
@@ -47,8 +53,8 @@ class Shape(Protocol):
         """The chunks before any text, where the endpoint has some."""
         ...
 
-    def chunk(self, piece: Piece) -> Body:
-        """A chunk of text."""
+    def chunk(self, piece: Piece) -> Body | None:
+        """A chunk of text; None where there is nothing to tell yet."""
         ...
 
     def final(self, end: End) -> Body:
@@ -67,19 +73,27 @@ class Usage(TypedDict):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: dict[str, int]
+    completion_tokens_details: NotRequired[dict[str, int]]
 
 
 def usage_of(ends: Sequence[End]) -> Usage:
-    """``usage`` of all rows of a request; a prompt counts once, however many choices it has."""
+    """``usage`` of all rows of a request; a prompt counts once, however many choices it has.
+
+    The tokens of reasoning are told of models that mark it.
+    """
     prompts = [end for end in ends if end.choice == 0]
     prompt_tokens = sum(end.prompt_tokens for end in prompts)
     completion_tokens = sum(end.completion_tokens for end in ends)
-    return Usage(
+    usage = Usage(
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         total_tokens=prompt_tokens + completion_tokens,
         prompt_tokens_details={"cached_tokens": sum(end.cached_tokens for end in prompts)},
     )
+    reasoning = [end.reasoning_tokens for end in ends if end.reasoning_tokens is not None]
+    if reasoning:
+        usage["completion_tokens_details"] = {"reasoning_tokens": sum(reasoning)}
+    return usage
 
 
 def model_row(model: Model) -> Body:

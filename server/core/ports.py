@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from server.core.messages import Constraint, EngineStats, Event, Generate
 
@@ -114,6 +114,42 @@ class Detokenizer(Protocol):
         ...
 
 
+class Dialect(Protocol):
+    """How the base's chat template and its answers write tools and reasoning.
+
+    ``variables`` are the names that the template reads. ``call_kind`` is a kind of
+    ``server.core.call_style``, None where the template knows no tools. Markers are empty where
+    there are none; ``special`` are those that are special tokens, with their ids.
+    """
+
+    @property
+    def variables(self) -> frozenset[str]: ...  # noqa: D102 - as above
+
+    @property
+    def call_kind(self) -> Literal["object", "list", "header", "bare", "text"] | None: ...  # noqa: D102
+
+    @property
+    def call_start(self) -> str: ...  # noqa: D102
+
+    @property
+    def call_end(self) -> str: ...  # noqa: D102
+
+    @property
+    def think_start(self) -> str: ...  # noqa: D102
+
+    @property
+    def think_end(self) -> str: ...  # noqa: D102
+
+    @property
+    def special(self) -> Mapping[str, int]: ...  # noqa: D102
+
+    def parse_calls(
+        self, text: str, tools: Sequence[Mapping[str, Any]]
+    ) -> Sequence[tuple[str, str]]:
+        """Names and arguments, as JSON objects, of the calls of ``text``; ValueError for none."""
+        ...
+
+
 class Tokenizer(Protocol):
     """The base's tokenizer and chat template. Every method may be called from any thread."""
 
@@ -136,10 +172,20 @@ class Tokenizer(Protocol):
         """Token ids of plain text, with the beginning-of-text token where the model has one."""
         ...
 
+    @property
+    def dialect(self) -> Dialect:
+        """How tools and reasoning are written."""
+        ...
+
     def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, template_kwargs: Mapping[str, Any]
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        template_kwargs: Mapping[str, Any],
+        ending: Literal["open", "continue", "closed"] = "open",
     ) -> list[int]:
-        """Token ids of a conversation, ready for the assistant's turn.
+        """Token ids of a conversation: ready for the assistant's turn, going on with its last one
+        (``continue``), or ending with the last message (``closed``).
 
         Raises InvalidRequest where the model's chat template refuses the conversation.
         """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
+from server.api.encoded import Encoded
 from server.api.generation import Ask
 from server.api.parts import Parts
 from server.api.schema.messages import CountTokensRequest, MessagesRequest, TextBlock
@@ -24,11 +25,11 @@ class Prompt:
         self.tokens = 0
         """The length of the prompt, once it is made."""
 
-    def __call__(self, tokenizer: Tokenizer) -> Sequence[int]:
+    def __call__(self, tokenizer: Tokenizer) -> Encoded:
         """Token ids, ready for the assistant's turn."""
         tokens = tokenizer.encode_chat(self._messages, template_kwargs={})
         self.tokens = len(tokens)
-        return tokens
+        return Encoded(tokens)
 
 
 def message_ask(request: MessagesRequest, prompt: Prompt, parts: Parts) -> Ask:

@@ -44,10 +44,10 @@ def anthropic_routes(parts: Parts) -> APIRouter:
         _check_version(request)
         asked, headers = await read_body(CountTokensRequest, request, parts)
         with parts.catalog.pin(asked.model):
-            tokens = await anyio.to_thread.run_sync(
+            prompt = await anyio.to_thread.run_sync(
                 Prompt(asked), parts.tokenizer, abandon_on_cancel=True
             )
-        return json_response({"input_tokens": len(tokens)}, headers)
+        return json_response({"input_tokens": len(prompt.tokens)}, headers)
 
     return router
 

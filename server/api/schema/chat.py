@@ -1,4 +1,4 @@
-"""The body of ``POST /v1/chat/completions``: the whole reference, and our three extensions."""
+"""The body of ``POST /v1/chat/completions``: the whole reference, and our extensions."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from server.api.schema.fields import (
     unsupported,
     wrong,
 )
+from server.api.schema.tools import Effort, MessageCalls, TemplateVariables, ToolChoice, Tools
 
-ROLES = ("system", "developer", "user", "assistant")
-_LATER_ROLES = ("tool", "function")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 _LATER_PARTS = ("image_url", "input_audio", "file", "refusal")
 
 
 def _known_role(role: str) -> str:
-    if role in _LATER_ROLES:
-        raise unsupported(f"this server does not support the role '{role}' yet")
+    if role == "function":
+        raise unsupported("this server does not support the deprecated 'function'; use 'tool'")
     if role not in ROLES:
         raise wrong(f"must be one of {', '.join(ROLES)}")
     return role
@@ -42,6 +42,17 @@ def _text_part(part_type: str) -> str:
     return part_type
 
 
+def _no_functions(value: object) -> None:
+    if value is not None:
+        raise unsupported(
+            "this server does not support the deprecated field; use tools, tool_choice and "
+            "tool_calls"
+        )
+
+
+NoFunctions = Annotated[Any, AfterValidator(_no_functions)]
+
+
 class TextPart(Schema):
     """One part of a message's content."""
 
@@ -50,6 +61,8 @@ class TextPart(Schema):
 
 
 def _parts(content: object) -> object:
+    if content is None:
+        return []
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     if not isinstance(content, list) or not content:
@@ -58,27 +71,24 @@ def _parts(content: object) -> object:
 
 
 class ChatMessage(Schema):
-    """One message. A string as content is the same as one text part."""
+    """One message. A string as content is the same as one text part, none as no part."""
 
     role: Annotated[str, AfterValidator(_known_role)]
-    content: Annotated[list[TextPart], FailFast(), BeforeValidator(_parts)]
+    content: Annotated[list[TextPart], FailFast(), BeforeValidator(_parts)] = Field(
+        default_factory=list
+    )
     name: Label | None = None
     refusal: Unsupported = None
     audio: Unsupported = None
-    tool_calls: Unsupported = None
-    tool_call_id: Unsupported = None
-    function_call: Unsupported = None
+    tool_calls: MessageCalls | None = None
+    tool_call_id: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    reasoning_content: str | None = None
+    function_call: NoFunctions = None
 
     @property
     def text(self) -> str:
         """The content, its parts joined."""
         return "".join(part.text for part in self.content)
-
-    def for_template(self) -> dict[str, Any]:
-        """The message as chat templates know it; they call the developer the system."""
-        role = "system" if self.role == "developer" else self.role
-        message = {"role": role, "content": self.text}
-        return message if self.name is None else {**message, "name": self.name}
 
 
 class ChatRequest(GenerationRequest):
@@ -96,18 +106,21 @@ class ChatRequest(GenerationRequest):
     response_format: TextFormat = None
     modalities: TextOnly = None
     audio: Unsupported = None
-    function_call: Unsupported = None
-    functions: Unsupported = None
+    function_call: NoFunctions = None
+    functions: NoFunctions = None
     moderation: Unsupported = None
-    parallel_tool_calls: Unsupported = None
+    parallel_tool_calls: bool | None = None
     prediction: Unsupported = None
     prompt_cache_options: Unsupported = None
     prompt_cache_retention: Unsupported = None
-    reasoning_effort: Unsupported = None
-    tool_choice: Unsupported = None
-    tools: Unsupported = None
+    reasoning_effort: Effort | None = None
+    tool_choice: ToolChoice | None = None
+    tools: Tools | None = None
     verbosity: Unsupported = None
     web_search_options: Unsupported = None
+    chat_template_kwargs: TemplateVariables | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
     @property
     def most_tokens(self) -> int | None:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ValidationError
 
 from server.api.schema.chat import ChatRequest
+from server.api.schema.check_chat import check_chat
 from server.api.schema.completions import CompletionRequest
 from server.api.schema.fields import UNSUPPORTED, GenerationRequest, Schema
 from server.api.schema.variants import is_variant
@@ -68,7 +69,7 @@ def _check_together(request: Schema) -> None:
     if isinstance(request, CompletionRequest):
         _check_candidates(request)
     if isinstance(request, ChatRequest):
-        _check_chat(request)
+        check_chat(request)
 
 
 def _check_candidates(request: CompletionRequest) -> None:
@@ -83,17 +84,6 @@ def _check_candidates(request: CompletionRequest) -> None:
             "The best of several texts is known when all are complete; ask for best_of without "
             "stream.",
             param="best_of",
-        )
-
-
-def _check_chat(request: ChatRequest) -> None:
-    if request.top_logprobs is not None and not request.logprobs:
-        raise InvalidRequest("top_logprobs needs logprobs: true.", param="top_logprobs")
-    limits = {request.max_tokens, request.max_completion_tokens} - {None}
-    if len(limits) > 1:
-        raise InvalidRequest(
-            "max_tokens and max_completion_tokens are two names of one limit and differ; give one.",
-            param="max_completion_tokens",
         )
 
 

@@ -26,13 +26,13 @@ REVISION = "sha256-pirate"
 USER = {"role": "user", "content": "hi"}
 
 
-def load_fakes(engine: FakeEngine) -> Any:
-    """A loader for ``server.app.build`` that gives ``engine``."""
+def load_fakes(engine: FakeEngine, tokenizer: FakeTokenizer | None = None) -> Any:
+    """A loader for ``server.app.build`` that gives ``engine`` and ``tokenizer``."""
 
     def load(_: Settings) -> Loaded:
         return Loaded(
             engine=engine,
-            tokenizer=FakeTokenizer(),
+            tokenizer=tokenizer or FakeTokenizer(),
             catalog=StaticCatalog(
                 Model(BASE, created=7), [NamedAdapter("pirate", REVISION, 8, root="pirate")]
             ),
@@ -125,12 +125,20 @@ def chat(**fields: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def serving(engine: FakeEngine | None = None, **changes: Any) -> AsyncIterator[Served]:
-    """A server that accepts connections until the context ends; a hang fails the test.
+    """A server that accepts connections until the context ends; a hang fails the test."""
+    async with serving_model(engine or FakeEngine(), FakeTokenizer(), **changes) as served:
+        yield served
+
+
+@asynccontextmanager
+async def serving_model(
+    engine: FakeEngine, tokenizer: FakeTokenizer, **changes: Any
+) -> AsyncIterator[Served]:
+    """The same for a model with a tokenizer of its own.
 
     uvicorn's own main loop, which looks around ten times a second, is left out.
     """
-    engine = engine or FakeEngine()
-    application = build(settings(**changes), load_fakes(engine))
+    application = build(settings(**changes), load_fakes(engine, tokenizer))
     server = HttpServer(application)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)

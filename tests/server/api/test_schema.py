@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_type_hints
 
 import pytest
@@ -45,6 +46,8 @@ def test_the_schema_knows_every_field_of_the_reference(
 ) -> None:
     """A field that is missing here would be ignored instead of refused."""
     ours = {"adapters", "top_k", "min_p", "repetition_penalty"}
+    if schema is ChatRequest:
+        ours |= {"chat_template_kwargs", "add_generation_prompt", "continue_final_message"}
     assert set(schema.model_fields) == fields | ours
 
 
@@ -56,23 +59,21 @@ def test_the_schema_knows_every_field_of_the_reference(
         ("functions", []),
         ("modalities", ["text", "audio"]),
         ("moderation", {"model": "x"}),
-        ("parallel_tool_calls", True),
         ("prediction", {"type": "content", "content": "x"}),
         ("prompt_cache_options", {"mode": "explicit"}),
         ("prompt_cache_retention", "24h"),
-        ("reasoning_effort", "low"),
         ("response_format", {"type": "json_object"}),
         ("store", True),
-        ("tool_choice", "auto"),
-        ("tools", []),
+        ("tools[0].type", [{"type": "custom", "custom": {"name": "x"}}]),
+        ("tool_choice.type", {"type": "custom", "custom": {"name": "x"}}),
         ("verbosity", "low"),
         ("web_search_options", {}),
     ],
 )
 def test_a_field_of_the_reference_that_is_not_supported_is_named(field: str, value: Any) -> None:
     """Ignoring it would answer another question than the one asked."""
-    with pytest.raises(UnsupportedField, match=f"^{field}: ") as caught:
-        read_chat(**{field: value})
+    with pytest.raises(UnsupportedField, match=f"^{re.escape(field)}: ") as caught:
+        read_chat(**{field.partition("[")[0].partition(".")[0]: value})
     assert caught.value.param == field
 
 

@@ -38,13 +38,10 @@ def test_a_wrong_message_is_named_by_its_path(message: Any, param: str) -> None:
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "tool", "content": "x"}, "role"),
         ({"role": "function", "content": "x"}, "role"),
-        ({"role": "assistant", "content": "x", "tool_calls": []}, "tool_calls"),
         ({"role": "assistant", "content": "x", "refusal": "no"}, "refusal"),
         ({"role": "assistant", "content": "x", "audio": {"id": "a"}}, "audio"),
         ({"role": "assistant", "content": "x", "function_call": {}}, "function_call"),
-        ({"role": "user", "content": "x", "tool_call_id": "t"}, "tool_call_id"),
         ({"role": "user", "content": [{"type": "image_url"}]}, "content[0].type"),
         ({"role": "user", "content": [{"type": "file"}]}, "content[0].type"),
     ],
@@ -60,17 +57,7 @@ def test_parts_of_text_are_one_text() -> None:
     """A template knows strings alone."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     (message,) = read_chat(messages=[{"role": "user", "content": parts}]).messages
-    assert message.for_template() == {"role": "user", "content": "ab"}
-
-
-def test_the_developer_is_the_system_to_the_template() -> None:
-    """Templates of open models know no developer; the reference says that it replaces system."""
-    message = {"role": "developer", "content": "be brief", "name": "lead"}
-    assert read_chat(messages=[message]).messages[0].for_template() == {
-        "role": "system",
-        "content": "be brief",
-        "name": "lead",
-    }
+    assert message.text == "ab"
 
 
 def test_fields_that_nobody_defines_are_named_with_their_paths() -> None:

@@ -103,13 +103,16 @@ async def test_errors_are_the_sdk_s_own_exceptions(stream: bool) -> None:
             await client.chat.completions.create(model="other", messages=MESSAGES, stream=stream)
         with pytest.raises(openai.BadRequestError) as unsupported:
             await client.chat.completions.create(
-                model=BASE, messages=MESSAGES, stream=stream, tools=[]
+                model=BASE, messages=MESSAGES, stream=stream, modalities=["audio"]
             )
         server.engine.poison()
         with pytest.raises(openai.InternalServerError) as failed:
             await client.chat.completions.create(model=BASE, messages=MESSAGES, stream=stream)
     assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
-    assert (unsupported.value.code, unsupported.value.param) == ("unsupported_parameter", "tools")
+    assert (unsupported.value.code, unsupported.value.param) == (
+        "unsupported_parameter",
+        "modalities",
+    )
     assert (failed.value.status_code, failed.value.code) == (503, "engine_failed")
 
 
