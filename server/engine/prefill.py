@@ -100,12 +100,12 @@ class Prefill:
             row.reused = row.cached
 
     def _awaits_prefix(self, row: Row) -> bool:
-        """Whether a row that has begun is yet to compute at least a block that ``row`` needs."""
+        """Whether a row that has begun is yet to compute a whole block that ``row`` needs too."""
         return self._prefix.budget_bytes > 0 and any(
             other.is_kept
             and other.caches is not None
             and other.request.revision == row.request.revision
-            and common_prefix(other.tokens[:-1], row.reusable) - other.cached >= BLOCK
+            and other.cached < common_prefix(other.tokens[:-1], row.reusable) // BLOCK * BLOCK
             for other in self.rows
         )
 
