@@ -51,7 +51,7 @@ def test_a_head_that_moves_finds_nothing_of_the_one_before(product: Product) -> 
     assert reused > 100
     assert_is_of(product, back, first)
     base, reused = ask(product, "tiny")
-    assert reused == 0
+    assert reused < 10, "more than the template's first tokens"
     assert_is_of(product, base, None)
 
 

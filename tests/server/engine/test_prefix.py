@@ -157,7 +157,7 @@ async def test_a_preempted_row_finds_what_it_had(
     """Prompt and answer so far are not computed again, and the answer is the same."""
     tight = replace(WARM, kv_budget_tokens=4 * 90, reserve_tokens=1)
     async with running(tiny_model, tiny_adapters, tight) as bench:
-        rows = [bench.row("b8", prompt(bench, 60 + number)[:80]) for number in range(4)]
+        rows = [bench.row("b8", prompt(bench, 60 + n)[:80], max_tokens=64) for n in range(4)]
         answers = await asyncio.gather(*(bench.ask(row) for row in rows))
         stats = bench.engine.stats()
     assert_cold(answers, [reference(tiny_model, tiny_adapters["b8"], row) for row in rows])
