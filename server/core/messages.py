@@ -147,9 +147,9 @@ class EngineStats:
 
     ``prompt_tokens`` counts what was computed, ``prefix_cache_tokens`` what was found computed, in
     ``prefix_cache_hits`` rows. ``lent_pieces`` counts the pieces of other work that had the device,
-    ``lent_s`` their time.
-    ``guessed_tokens`` counts those that speculation had verified, ``accepted_tokens`` those of them
-    that were drawn.
+    ``lent_s`` their time. ``guessed_tokens`` counts those that speculation had verified,
+    ``accepted_tokens`` those of them that were drawn. ``kv_bytes`` is what the rows' KV caches
+    take, with the room that they have in reserve.
     ``memory_bytes`` is what the process's arrays take on the device.
     """
 
@@ -168,6 +168,7 @@ class EngineStats:
     adapter_budget_bytes: int = 0
     adapter_loads: int = 0
     adapter_evictions: int = 0
+    kv_bytes: int = 0
     kv_tokens: int = 0
     kv_budget_tokens: int = 0
     prefix_cache_bytes: int = 0

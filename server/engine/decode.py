@@ -44,6 +44,11 @@ class DecodeBatch:
         self._sampler: BatchSampler | None = None
         self._ended_s = 0.0
 
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the rows' KV caches."""
+        return sum(cache.nbytes for cache in self._caches)
+
     def join(self, rows: Sequence[Row]) -> None:
         """Add rows whose caches hold all but their last token."""
         if not rows:

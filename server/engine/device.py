@@ -8,6 +8,7 @@ from typing import Protocol
 
 from mlx.nn.layers.base import Module
 
+from adapters.base.quantized_kv import KVQuantization
 from adapters.formats.mlx_lm import AdapterFiles
 
 
@@ -43,11 +44,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """The base on the device: module tree, output width, and its compute type's name."""
+    """The base on the device: module tree, output width, and its compute type's name.
+
+    ``kv`` is how keys and values are kept, None in that type.
+    """
 
     model: Module
     vocabulary: int
     dtype: str
+    kv: KVQuantization | None = None
 
 
 LoadModel = Callable[[], LoadedModel]

@@ -53,6 +53,11 @@ class Prefill:
         self._most_rows = most_rows
         self.rows: list[Row] = []
 
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the rows' KV caches."""
+        return sum(cache.nbytes for row in self.rows for cache in row.caches or ())
+
     def add(self, row: Row) -> None:
         """Start a row; its adapter is resident."""
         self.rows.append(row)

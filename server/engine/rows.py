@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx_lm.models.cache import make_prompt_cache
 
+from adapters.base.quantized_kv import KVQuantization
 from adapters.lora import ResidentAdapter, Router
 from adapters.lora.routes import Route
 from server.core.errors import NonFiniteOutput
@@ -24,10 +25,10 @@ class Row:
 
     ``tokens`` must be in the KV cache before the next token can be drawn: the prompt, and after a
     preemption also what was generated before it. The first ``cached`` of them are in ``caches``,
-    one cache per layer, which the row owns until it joins a decode batch. ``reused`` of the prompt
-    were found there when it first began; what it leaves is kept for others where ``is_kept``.
-    ``reported`` counts the prompt's tokens whose probabilities are known to the reader, the first
-    among them.
+    those of ``Forward.make_caches``, which the row owns until it joins a decode batch. ``reused``
+    of the prompt were found there when it first began; what it leaves is kept for others where
+    ``is_kept``. ``reported`` counts the prompt's tokens whose probabilities are known to the
+    reader, the first among them.
     """
 
     request: Generate
@@ -95,19 +96,26 @@ class Row:
 class Forward:
     """The base model with its routed layers."""
 
-    def __init__(self, model: Module, router: Router, vocabulary: int) -> None:
+    def __init__(
+        self, model: Module, router: Router, vocabulary: int, kv: KVQuantization | None = None
+    ) -> None:
         self._model = model
+        self._kv = kv
         self.router = router
         self.vocabulary = vocabulary
 
     def __call__(self, tokens: mx.array, caches: Sequence[Any], route: Route) -> mx.array:
         """Logits (rows, length, vocab) of ``tokens`` (rows, length); extends ``caches`` lazily."""
+        if self._kv is not None:
+            caches = self._kv.layers(caches, tokens=tokens.shape[1])
         with self.router.routing(route):
             logits: mx.array = self._model(tokens, cache=caches)
         return logits
 
     def make_caches(self) -> list[Any]:
-        """Empty caches for one row, one per layer."""
+        """Empty caches for one row: one per layer, two where the KV is quantized."""
+        if self._kv is not None:
+            return self._kv.make_caches(self._model)
         caches: list[Any] = make_prompt_cache(self._model)
         return caches
 

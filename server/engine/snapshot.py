@@ -68,6 +68,7 @@ def snapshot(look: Look) -> EngineStats:
         adapter_budget_bytes=bank.budget_bytes,
         adapter_loads=bank.loads,
         adapter_evictions=bank.evictions,
+        kv_bytes=look.decode.kv_bytes + look.prefill.kv_bytes,
         kv_tokens=len(decoding) * max((row.length for row in decoding), default=0),
         kv_budget_tokens=look.kv_budget_tokens,
         prefix_cache_bytes=look.prefix.nbytes,

@@ -57,7 +57,7 @@ class Worker:
         self._publish = publish
         router = Router(loaded.model)
         dtype: mx.Dtype = getattr(mx, loaded.dtype)
-        self._forward = Forward(loaded.model, router, loaded.vocabulary)
+        self._forward = Forward(loaded.model, router, loaded.vocabulary, loaded.kv)
         self._bank = AdapterBank(router, budget_bytes=limits.adapter_budget_bytes, dtype=dtype)
         self._loader = AdapterLoader(source, router.check, inbox.put)
         self._residency = Residency(self._bank, self._loader)
