@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,7 @@ from adapters.base.blas import preload
 from adapters.base.device import describe_device
 from adapters.base.fingerprint import fingerprint
 from adapters.base.load import Base, load_base, resolve_model
+from adapters.base.quantized_kv import KVQuantization
 from adapters.base.tokenizer import BaseTokenizer, load_tokenizer
 from adapters.formats.foreign import Told
 from adapters.formats.oldest import Heads
@@ -40,7 +42,7 @@ from server.sources import StoredAdapters
 
 log = logging.getLogger(__name__)
 
-_KV_BYTES_PER_VALUE = 4
+_FLOAT32_BYTES = 4
 _TRAINING_SHARE = 0.5
 """Of the memory that is free when a stage is added: the rest is for rows and their caches."""
 
@@ -79,17 +81,20 @@ def load_parts(settings: Settings) -> Loaded:
     ]
     facts: dict[str, Any] = {}
     build = _build_record()
+    kv = _kv_quantization(settings)
     shape = _BaseShapeLater()
 
     def load() -> LoadedModel:
         base = load_base(path, cpu_float32_bytes=settings.cpu_float32_bytes)
+        if kv is not None:
+            kv.refuse_unfit(base.model, path)
         facts["compute"] = dataclasses.asdict(base.compute)
         build["matrices"] = base.compute.form
         shape.found(base)
         while arrivals:  # emptied, since this closure lives as long as the engine
             name, source, arrival = arrivals.pop()
             bring_in(store, name, source, shape(), arrival=arrival)
-        return LoadedModel(base.model, tokenizer.vocab_size, base.compute.dtype)
+        return LoadedModel(base.model, tokenizer.vocab_size, base.compute.dtype, kv)
 
     free = describe_device().memory_free_bytes
     candidates = Candidates(StoredAdapters(store))
@@ -178,17 +183,25 @@ def _limits(settings: Settings, path: Path, free: int) -> Limits:
         queue_limit=settings.queue_limit,
         event_queue_limit=settings.event_queue_limit,
         adapter_budget_bytes=adapter_bytes,
-        kv_budget_tokens=max(256, kv_bytes // _kv_bytes_per_token(path)),
+        kv_budget_tokens=max(256, kv_bytes // _kv_bytes_per_token(settings, path)),
         prefix_cache_bytes=kv_bytes // 3 if prefix_bytes is None else prefix_bytes,
         speculate=settings.speculate == "auto",
     )
 
 
-def _kv_bytes_per_token(path: Path) -> int:
-    """Bytes that one token takes in the KV caches of all layers, at most (float32)."""
+def _kv_quantization(settings: Settings) -> KVQuantization | None:
+    if settings.kv_bits == "off":
+        return None
+    return KVQuantization(int(settings.kv_bits), int(settings.kv_group_size))
+
+
+def _kv_bytes_per_token(settings: Settings, path: Path) -> int:
+    """Bytes that one token takes in the KV caches of all layers, at most (in float32)."""
+    kv = _kv_quantization(settings)
+    per_value = _FLOAT32_BYTES if kv is None else kv.bytes_per_value(_FLOAT32_BYTES)
     config = json.loads((path / "config.json").read_text())
     config = {**config, **config.get("text_config", {})}
     heads = int(config["num_attention_heads"])
     kv_heads = int(config.get("num_key_value_heads") or heads)
     width = int(config.get("head_dim") or config["hidden_size"] // heads)
-    return int(config["num_hidden_layers"]) * 2 * kv_heads * width * _KV_BYTES_PER_VALUE
+    return math.ceil(int(config["num_hidden_layers"]) * 2 * kv_heads * width * per_value)

@@ -43,7 +43,8 @@ class KVQuantization:
 
     def make_caches(self, model: Module) -> list[Any]:
         """Empty caches of one row: two for each layer."""
-        return [KVCache() for _ in make_prompt_cache(model) for _ in range(2)]
+        plain: Any = KVCache
+        return [plain() for _ in make_prompt_cache(model) for _ in range(2)]
 
     def layers(self, caches: Sequence[Any], *, tokens: int) -> list[Any]:
         """What to give the model as its caches, for one forward of ``tokens`` tokens a row."""

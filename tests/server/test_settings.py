@@ -172,3 +172,13 @@ def test_auto_is_for_settings_that_the_server_can_choose() -> None:
     assert from_environment_and_flags({}, {"kv_budget_bytes": "auto"}).kv_budget_bytes is None
     with pytest.raises(SettingsError, match="--port"):
         from_environment_and_flags({}, {"port": "auto"})
+
+
+def test_a_group_size_without_kv_bits_is_refused_rather_than_ignored() -> None:
+    """The user believes that something is quantized."""
+    both = from_environment_and_flags({"CHAINLORA_KV_BITS": "8"}, {"kv_group_size": "32"})
+    assert (both.kv_bits, both.kv_group_size) == ("8", "32")
+    with pytest.raises(SettingsError, match=r"--kv-group-size.*sets nothing without --kv-bits"):
+        from_environment_and_flags({}, {"kv_group_size": "32"})
+    with pytest.raises(SettingsError, match="--kv-bits"):
+        from_environment_and_flags({}, {"kv_bits": "6"})
