@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from server.api.encoded import Encoded
 from server.api.generation import Ask
 from server.api.parts import Parts
 from server.api.responses.items import conversation
@@ -39,10 +40,10 @@ def response_ask(
 ) -> Ask:
     """What ``request`` asks of the engine; ``items`` are its own, ``history`` comes before them."""
 
-    def encode(tokenizer: Tokenizer) -> list[int]:
+    def encode(tokenizer: Tokenizer) -> Encoded:
         before = [item for kept in history for item in items_of(kept)]
         messages = conversation(request.instructions, [*before, *items])
-        return tokenizer.encode_chat(messages, template_kwargs={})
+        return Encoded(tokenizer.encode_chat(messages, template_kwargs={}))
 
     return Ask(
         row_id=f"resp_{parts.new_id()}",
