@@ -7,11 +7,7 @@ Nothing here sleeps: a test holds the engine's gate, lets single steps through a
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from server.core.errors import (
     EngineFailed,
@@ -22,6 +18,7 @@ from server.core.errors import (
     SlowReader,
     UnsupportedField,
 )
+from server.core.fair_queue import Candidate, FairQueue, Room, Standing
 from server.core.messages import (
     Constraint,
     EngineStats,
@@ -32,65 +29,20 @@ from server.core.messages import (
     Generate,
     PromptLogprobs,
     Token,
-    TokenLogprobs,
 )
 from server.core.ports import Events
+from tests.fake_rows import Row, RowEvents, Script, letters, logprobs_of, saying
 
-Script = Callable[[Generate], Iterable[int]]
-"""What a row generates; the row ends with STOP where it runs out."""
+__all__ = ["FakeEngine", "Script", "letters", "saying"]
 
-
-def letters(request: Generate) -> Iterator[int]:
-    """Endless lower-case letters: a function of prompt, revision and seed alone."""
-    row = repr((request.prompt, request.revision, request.sampling.seed)).encode()
-    for position in itertools.count():
-        digest = hashlib.blake2b(row + position.to_bytes(4, "big"), digest_size=1).digest()
-        yield ord("a") + digest[0] % 26
-
-
-def saying(text: str) -> Script:
-    """Every row says ``text``, byte by byte, and ends."""
-    return lambda _: text.encode()
-
-
-@dataclass(eq=False)
-class _Row:
-    request: Generate
-    tokens: Iterator[int]
-    events: deque[Event] = field(default_factory=deque)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    produced: int = 0
-    ended: bool = False
-
-
-class _Events:
-    def __init__(self, engine: FakeEngine, row: _Row) -> None:
-        self._engine, self._row, self._closed = engine, row, False
-
-    def __aiter__(self) -> _Events:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._row.events:
-            if self._closed or self._row.ended:
-                raise StopAsyncIteration
-            self._row.arrived.clear()
-            try:
-                await self._row.arrived.wait()
-            except asyncio.CancelledError:
-                await self.aclose()
-                raise
-        return self._row.events.popleft()
-
-    async def aclose(self) -> None:
-        self._closed = True
-        if not self._row.ended:
-            self._engine.cancel(self._row.request.request_id)
-        self._row.events.clear()
+_KV_TOKENS = 1 << 30
+"""A fake row costs no memory."""
 
 
 class FakeEngine:
     """The Engine port on the event loop: one token for each running row and step.
+
+    Rows start in the order of the real engine's queue.
 
     ``submitted`` and ``cancelled`` record what was asked, in order. ``refusals`` maps a revision to
     the error that its rows fail with before their first token. ``cached_tokens`` is what every
@@ -115,8 +67,9 @@ class FakeEngine:
         self._event_queue_limit, self._context = event_queue_limit, context
         self._fails_to_start = fails_to_start
         self._state = "starting"
-        self._waiting: deque[_Row] = deque()
-        self._running: list[_Row] = []
+        self._waiting: dict[str, Row] = {}
+        self._queue = FairQueue(lambda _: Standing.READY)
+        self._running: list[Row] = []
         self._steps = self._generated = self._prompted = 0
         self._permits: float = float("inf")
         self._changed = asyncio.Event()
@@ -146,11 +99,20 @@ class FakeEngine:
             raise InvalidRequest(f"a row holds from 1 to {self._context} tokens")
         if len(self._waiting) >= self._queue_limit:
             raise QueueFull(f"{self._queue_limit} requests wait already; try again in a moment")
-        row = _Row(request, iter(self.script(request)))
+        row = Row(request, iter(self.script(request)))
         self.submitted.append(request)
-        self._waiting.append(row)
+        self._waiting[request.request_id] = row
+        self._queue.push(
+            Candidate(
+                request.request_id,
+                request.flow,
+                len(request.prompt) + request.max_tokens,
+                request.revision,
+                request.priority,
+            )
+        )
         self._notify()
-        return _Events(self, row)
+        return RowEvents(self.cancel, row)
 
     def cancel(self, request_id: str) -> None:
         """As the port, at once."""
@@ -217,8 +179,8 @@ class FakeEngine:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _rows(self) -> list[_Row]:
-        return [*self._running, *self._waiting]
+    def _rows(self) -> list[Row]:
+        return [*self._running, *self._waiting.values()]
 
     async def _run(self) -> None:
         while True:
@@ -229,8 +191,10 @@ class FakeEngine:
             await asyncio.sleep(0)  # a real device gives the event loop time as well
 
     def _step(self) -> None:
-        while self._waiting and len(self._running) < self._max_rows:
-            row = self._waiting.popleft()
+        running = len(self._running)
+        room = Room(self._max_rows - running, _KV_TOKENS, running, self._context)
+        for candidate in self._queue.take(room):
+            row = self._waiting.pop(candidate.request_id)
             self._prompted += len(row.request.prompt)
             self._running.append(row)
             refusal = self.refusals.get(row.request.revision or "")
@@ -244,10 +208,10 @@ class FakeEngine:
         for row in list(self._running):
             self._advance(row)
 
-    def _advance(self, row: _Row) -> None:
+    def _advance(self, row: Row) -> None:
         token = next(row.tokens, None)
         if token is None or token in row.request.end_tokens:
-            report = None if token is None else _logprobs(token, row.request.sampling.logprobs)
+            report = None if token is None else logprobs_of(token, row.request.sampling.logprobs)
             end = None if token is None else Token(token, report)
             self._finish(row, FinishReason.STOP, end)
             return
@@ -257,46 +221,33 @@ class FakeEngine:
             return
         row.produced += 1
         self._generated += 1
-        row.events.append(Token(token, _logprobs(token, row.request.sampling.logprobs)))
+        row.events.append(Token(token, logprobs_of(token, row.request.sampling.logprobs)))
         row.arrived.set()
         if row.produced == row.request.max_tokens:
             self._finish(row, FinishReason.LENGTH)
 
-    def _report_prompt(self, row: _Row) -> None:
+    def _report_prompt(self, row: Row) -> None:
         """In pieces of two tokens, as a device reports a long prompt in several."""
         wanted = row.request.prompt_logprobs
         if wanted is None:
             return
-        found = [report for token in row.request.prompt[1:] if (report := _logprobs(token, wanted))]
+        found = [
+            report for token in row.request.prompt[1:] if (report := logprobs_of(token, wanted))
+        ]
         for start in range(0, len(found), 2):
             row.events.append(PromptLogprobs(tuple(found[start : start + 2])))
         row.arrived.set()
 
-    def _finish(self, row: _Row, reason: FinishReason, end: Token | None = None) -> None:
+    def _finish(self, row: Row, reason: FinishReason, end: Token | None = None) -> None:
         prompt = len(row.request.prompt)
         self._last(row, Finished(reason, prompt, row.produced, self.cached_tokens, end))
 
-    def _last(self, row: _Row, event: Event) -> None:
+    def _last(self, row: Row, event: Event) -> None:
         if row in self._running:
             self._running.remove(row)
         else:
-            self._waiting.remove(row)
+            del self._waiting[row.request.request_id]
+            self._queue.remove(row.request.request_id)
         row.ended = True
         row.events.append(event)
         row.arrived.set()
-
-
-def logprob_of(token: int) -> float:
-    """Of every token the same."""
-    del token
-    return -0.5
-
-
-def _logprobs(token: int, alternatives: int | None) -> TokenLogprobs | None:
-    """The token first, then the capitals."""
-    if alternatives is None:
-        return None
-    first = logprob_of(token)
-    ids = [token, *(ord("A") + rank for rank in range(alternatives))]
-    top = tuple((one, first - rank) for rank, one in enumerate(ids))
-    return TokenLogprobs(first, top[:alternatives])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 import mlx.core as mx
 
 from adapters.errors import AdapterTooLarge
-from adapters.formats.mlx_lm import AdapterFiles
-from adapters.lora.resident import ResidentAdapter, make_resident
+from adapters.lora.resident import ResidentAdapter
 from adapters.lora.router import Router
 
 
@@ -25,7 +25,8 @@ class AdapterBank:
         self.budget_bytes = budget_bytes
         self._resident: OrderedDict[str, ResidentAdapter] = OrderedDict()
         self._uses: dict[str, int] = {}
-        self.nbytes = 0
+        self._reserved = 0
+        self._resident_bytes = 0
         self.loads = 0
         self.evictions = 0
 
@@ -36,6 +37,11 @@ class AdapterBank:
         return revision in self._resident
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the resident adapters and of what is reserved."""
+        return self._resident_bytes + self._reserved
+
+    @property
     def in_use(self) -> int:
         """Number of adapters that rows hold."""
         return len(self._uses)
@@ -44,33 +50,45 @@ class AdapterBank:
         """Whether a row holds the adapter."""
         return revision in self._uses
 
-    def fits(self, nbytes: int, *, keep: Collection[str] = ()) -> bool:
-        """Whether ``nbytes`` more fit once idle adapters outside ``keep`` are evicted."""
-        held = sum(each.nbytes for key, each in self._resident.items() if self._stays(key, keep))
-        return held + nbytes <= self.budget_bytes
-
-    def commit(self, revision: str, files: AdapterFiles, *, keep: Collection[str] = ()) -> None:
-        """Make a validated adapter resident, evicting idle ones outside ``keep`` as needed.
-
-        Raises AdapterTooLarge where it would not fit an empty bank. The caller asks ``fits``
-        first and waits while adapters in use leave no room.
-        """
-        if revision in self._resident:
-            return
-        size = device_nbytes(files, self.dtype)
-        if size > self.budget_bytes:
+    def check(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
+        """Raise AdapterTooLarge for an adapter that an empty bank could not take; any thread."""
+        elements = sum(math.prod(a) + math.prod(b) for a, b in shapes.values())
+        if (size := elements * self.dtype.size) > self.budget_bytes:
             raise AdapterTooLarge(
                 f"The adapter needs {size} bytes, adapter_budget_bytes is {self.budget_bytes}. "
                 "Raise adapter_budget_bytes, or train with a lower rank."
             )
-        for idle in [key for key in self._resident if not self._stays(key, keep)]:
-            if self.nbytes + size <= self.budget_bytes:
+
+    def reserve(self, nbytes: int, *, keep: Collection[str] = ()) -> Sequence[str] | None:
+        """Reserve room, evicting idle adapters outside ``keep`` as needed; which ones.
+
+        None, and nothing is evicted, where adapters in use or in ``keep`` leave too little.
+        """
+        going: list[str] = []
+        free = self.budget_bytes - self.nbytes
+        for revision, adapter in self._resident.items():
+            if free >= nbytes:
                 break
-            self.evict(idle)
-        adapter = make_resident(revision, files, self.dtype)
+            if revision not in self._uses and revision not in keep:
+                going.append(revision)
+                free += adapter.nbytes
+        if free < nbytes:
+            return None
+        for revision in going:
+            self.evict(revision)
+        self._reserved += nbytes
+        return going
+
+    def release_reserved(self, nbytes: int) -> None:
+        """Give reserved room back."""
+        self._reserved -= nbytes
+
+    def commit(self, adapter: ResidentAdapter) -> None:
+        """Make an adapter resident in the room that was reserved for its bytes."""
         self._router.attach(adapter)
-        self._resident[revision] = adapter
-        self.nbytes += adapter.nbytes
+        self._resident[adapter.revision] = adapter
+        self._reserved -= adapter.nbytes
+        self._resident_bytes += adapter.nbytes
         self.loads += 1
 
     def evict(self, revision: str) -> None:
@@ -79,11 +97,8 @@ class AdapterBank:
             raise RuntimeError(f"revision {revision} is in use")
         adapter = self._resident.pop(revision)
         self._router.detach(adapter)
-        self.nbytes -= adapter.nbytes
+        self._resident_bytes -= adapter.nbytes
         self.evictions += 1
-
-    def _stays(self, revision: str, keep: Collection[str]) -> bool:
-        return revision in self._uses or revision in keep
 
     def acquire(self, revision: str) -> ResidentAdapter:
         """Take a resident adapter into use for one row."""
@@ -97,8 +112,3 @@ class AdapterBank:
         self._uses[revision] -= 1
         if not self._uses[revision]:
             del self._uses[revision]
-
-
-def device_nbytes(files: AdapterFiles, dtype: mx.Dtype) -> int:
-    """Bytes that an adapter takes on the device in ``dtype``."""
-    return sum(a.size + b.size for a, b in files.tensors.values()) * dtype.size

@@ -57,10 +57,11 @@ class Generate:
     """One row of generation: a tokenised prompt, continued by the base or by one revision.
 
     ``revision`` is the revision id that the name was resolved to, None for the bare base.
-    ``flow`` is the fairness key (the chain's name, "" for the base). ``prompt`` is not empty;
-    with ``max_tokens`` 0 it is only read. Generation ends with the first of ``end_tokens``, which
-    is reported in no ``Token`` event. With a ``constraint`` an end token is drawn only where the
-    text is whole, so that a text that is not whole ends by LENGTH or CANCELLED alone.
+    ``flow`` is the fairness key (the chain's name, "" for the base); a lower ``priority`` starts
+    earlier. ``prompt`` is not empty; with ``max_tokens`` 0 it is only read. Generation ends with
+    the first of ``end_tokens``, which is reported in no ``Token`` event. With a ``constraint`` an
+    end token is drawn only where the text is whole, so that a text that is not whole ends by LENGTH
+    or CANCELLED alone.
     ``prompt_logprobs`` is the number of alternatives reported beside each token of the prompt but
     the first, None for no report.
     """
@@ -72,6 +73,7 @@ class Generate:
     end_tokens: frozenset[int]
     revision: str | None = None
     flow: str = ""
+    priority: int = 0
     constraint: Constraint | None = None
     prompt_logprobs: int | None = None
 
@@ -149,7 +151,8 @@ class EngineStats:
     ``prefix_cache_hits`` rows. ``lent_pieces`` counts the pieces of other work that had the device,
     ``lent_s`` their time. ``guessed_tokens`` counts those that speculation had verified,
     ``accepted_tokens`` those of them that were drawn. ``kv_bytes`` is what the rows' KV caches
-    take, with the room that they have in reserve.
+    take, with the room that they have in reserve. ``adapter_hits`` counts rows whose adapter was
+    resident when they came, ``adapter_misses`` those that had to wait for it.
     ``memory_bytes`` is what the process's arrays take on the device.
     """
 
@@ -166,6 +169,8 @@ class EngineStats:
     resident_adapters: int = 0
     resident_bytes: int = 0
     adapter_budget_bytes: int = 0
+    adapter_hits: int = 0
+    adapter_misses: int = 0
     adapter_loads: int = 0
     adapter_evictions: int = 0
     kv_bytes: int = 0

@@ -27,6 +27,10 @@ class LoadFailed:
     reason: str
 
 
+Tell = Callable[[Loaded | LoadFailed], None]
+"""Takes a loader's outcome; called on its threads."""
+
+
 class AdapterLoader:
     """Loads each wanted revision once, however many rows wait for it.
 
@@ -37,7 +41,7 @@ class AdapterLoader:
         self,
         source: AdapterSource,
         check: Callable[[Shapes], None],
-        tell: Callable[[Loaded | LoadFailed], None],
+        tell: Tell,
     ) -> None:
         self._source = source
         self._check = check

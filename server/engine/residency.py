@@ -2,75 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection
 
-from adapters.errors import AdapterTooLarge
 from adapters.lora import AdapterBank, ResidentAdapter
-from adapters.lora.bank import device_nbytes
+from adapters.lora.resident import Upload
+from server.core.fair_queue import Standing
 from server.engine.loader import AdapterLoader, Loaded
+
+_MOST_COMING = 4
+"""Adapters that are read or wait in host memory at a time: many cold chains must not fill it."""
 
 
 class Residency:
     """Bank and loader together; device thread only.
 
-    A wanted adapter is read by the loader, kept in host memory, and committed between two steps
-    once the bank has room. Adapters that are resident and wanted are not evicted for it, as long as
-    the queue lets their rows start first.
+    A wanted adapter is read by the loader, kept in host memory, and copied between steps once the
+    bank has room. ``moved`` hears of every revision whose standing has changed.
     """
 
-    def __init__(self, bank: AdapterBank, loader: AdapterLoader) -> None:
+    def __init__(
+        self, bank: AdapterBank, loader: AdapterLoader, moved: Callable[[str], None]
+    ) -> None:
         self._bank = bank
         self._loader = loader
+        self._moved = moved
+        self._reading: set[str] = set()
         self._in_host: dict[str, Loaded] = {}
+        self._upload: Upload | None = None
         self._unwanted: set[str] = set()
+
+    def standing(self, revision: str | None) -> Standing:
+        """Whether a row of ``revision`` may start; the bare base always may."""
+        if revision is None or revision in self._bank:
+            return Standing.READY
+        return Standing.COMING if revision in self._coming() else Standing.COLD
 
     @property
     def has_loaded(self) -> bool:
-        """Whether a revision in host memory waits to be committed."""
-        return bool(self._in_host)
+        """Whether a revision in host memory is on its way to the device or waits for room there."""
+        return bool(self._in_host) or self._upload is not None
 
-    def ready(self, revision: str | None) -> bool:
-        """Whether a row of ``revision`` may start; the bare base always may."""
-        return revision is None or revision in self._bank
+    @property
+    def is_copying(self) -> bool:
+        """Whether a revision is on its way to the device."""
+        return self._upload is not None
 
-    def crowded_out(self, revision: str | None) -> bool:
-        """Whether a revision is in host memory and waits for room on the device."""
-        return revision in self._in_host
+    @property
+    def crowded(self) -> Collection[str]:
+        """The revisions in host memory that wait for room on the device."""
+        return self._in_host.keys()
 
-    def want(self, revisions: Iterable[str | None]) -> None:
-        """Start loading what is neither resident nor on its way."""
-        for revision in revisions:
-            if not self.ready(revision) and revision not in self._in_host:
-                self._loader.want(str(revision))
+    def want(self, next_cold: Callable[[], str | None]) -> None:
+        """Read what is wanted next, as long as not too much is on its way."""
+        while len(self._coming()) < _MOST_COMING and (revision := next_cold()) is not None:
+            self._reading.add(revision)
+            self._loader.want(revision)
+            self._moved(revision)
 
-    def arrived(self, loaded: Loaded) -> None:
-        """The loader has read and checked a revision."""
+    def arrived(self, loaded: Loaded, *, wanted: bool) -> None:
+        """The loader has read and checked a revision; it is let go where nobody waits for it."""
         self._loader.drop(loaded.revision)
-        self._in_host[loaded.revision] = loaded
+        self._reading.discard(loaded.revision)
+        if wanted:
+            self._in_host[loaded.revision] = loaded
 
     def failed(self, revision: str) -> None:
         """The loader gave a revision up; the next row that wants it tries again."""
         self._loader.drop(revision)
+        self._reading.discard(revision)
+        self._moved(revision)
 
-    def commit(self, wanted: Collection[str | None], keep: Collection[str]) -> dict[str, str]:
-        """Make loaded revisions resident, first wanted first, as far as the bank has room.
+    def drop(self, revision: str) -> None:
+        """Nobody waits for a revision any more: what lies in host memory goes."""
+        self._in_host.pop(revision, None)
 
-        ``wanted`` are the revisions of all waiting rows; a loaded revision outside it is let go.
-        No revision in ``keep`` is evicted. Returns the revisions that can never fit, with the
-        reason.
+    def begin(self, revision: str, keep: Collection[str]) -> bool:
+        """Make room for a crowded revision and begin to copy it; False where there is none.
+
+        No adapter in ``keep`` is evicted.
         """
-        self._in_host = {key: each for key, each in self._in_host.items() if key in wanted}
-        refused: dict[str, str] = {}
-        for revision, loaded in list(self._in_host.items()):
-            size = device_nbytes(loaded.files, self._bank.dtype)
-            if size <= self._bank.budget_bytes and not self._bank.fits(size, keep=keep):
-                break
-            del self._in_host[revision]
-            try:
-                self._bank.commit(revision, loaded.files, keep=keep)
-            except AdapterTooLarge as error:
-                refused[revision] = str(error)
-        return refused
+        upload = Upload(revision, self._in_host[revision].files, self._bank.dtype)
+        evicted = self._bank.reserve(upload.nbytes, keep=keep)
+        if evicted is None:
+            return False
+        del self._in_host[revision]
+        self._upload = upload
+        for each in evicted:
+            self._moved(each)
+        return True
+
+    def advance(self, nbytes: int) -> int:
+        """Copy at least ``nbytes`` of the adapter that is on its way, or all; the bytes copied."""
+        if self._upload is None:
+            return 0
+        copied = self._upload.advance(nbytes)
+        if self._upload.is_whole:
+            adapter, self._upload = self._upload.resident(), None
+            self._bank.commit(adapter)
+            self._moved(adapter.revision)
+        return copied
 
     def acquire(self, revision: str | None) -> ResidentAdapter | None:
         """Take an adapter into use for one row."""
@@ -87,9 +117,21 @@ class Residency:
         self._unwanted.add(revision)
         self._drop_unwanted()
 
+    def close(self) -> None:
+        """Read nothing further, and wait for the files being read."""
+        self._loader.close()
+
+    def _coming(self) -> Collection[str]:
+        uploading = () if self._upload is None else (self._upload.revision,)
+        return {*self._reading, *self._in_host, *uploading}
+
     def _drop_unwanted(self) -> None:
         for revision in [each for each in self._unwanted if not self._bank.is_used(each)]:
             self._unwanted.discard(revision)
             self._in_host.pop(revision, None)
             if revision in self._bank:
                 self._bank.evict(revision)
+            elif self._upload is not None and self._upload.revision == revision:
+                self._bank.release_reserved(self._upload.nbytes)
+                self._upload = None
+            self._moved(revision)

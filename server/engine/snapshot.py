@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from adapters.lora import AdapterBank
 from server.core.messages import EngineStats
+from server.engine.admission import Admission
 from server.engine.decode import DecodeBatch
 from server.engine.lending import LentTime
 from server.engine.prefill import Prefill
@@ -38,7 +39,7 @@ class Look:
     """The parts of a worker that a snapshot is made from. ``rows`` counts all that are known."""
 
     rows: int
-    waiting: int
+    waiting: Admission
     prefill: Prefill
     decode: DecodeBatch
     bank: AdapterBank
@@ -55,7 +56,7 @@ def snapshot(look: Look) -> EngineStats:
     decoding, bank, lent, counters = look.decode.rows, look.bank, look.lent, look.counters
     return EngineStats(
         state="ready",
-        waiting=look.waiting,
+        waiting=len(look.waiting),
         prefilling=len(look.prefill.rows),
         decoding=len(decoding),
         steps=counters.steps,
@@ -66,6 +67,8 @@ def snapshot(look: Look) -> EngineStats:
         resident_adapters=len(bank),
         resident_bytes=bank.nbytes,
         adapter_budget_bytes=bank.budget_bytes,
+        adapter_hits=look.waiting.hits,
+        adapter_misses=look.waiting.misses,
         adapter_loads=bank.loads,
         adapter_evictions=bank.evictions,
         kv_bytes=look.decode.kv_bytes + look.prefill.kv_bytes,
@@ -93,6 +96,6 @@ def _integrity(look: Look) -> str:
         return "ok"
     if look.bank.in_use:
         return f"{look.bank.in_use} adapters are held by no row"
-    if look.decode.rows or look.prefill.rows or look.waiting:
+    if look.decode.rows or look.prefill.rows or len(look.waiting):
         return "rows are left that nobody asked for"
     return "ok"

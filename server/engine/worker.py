@@ -19,16 +19,16 @@ from server.core.messages import (
     Generate,
     Token,
 )
-from server.core.schedule import Candidate, FairQueue, PrefillPace, Room
+from server.core.schedule import PrefillPace
 from server.core.speculation import StepTimes
+from server.engine.admission import Admission
 from server.engine.decode import DecodeBatch
 from server.engine.device import AdapterSource, Limits, LoadedModel
 from server.engine.inbox import Cancel, Forget, Message, Stop
 from server.engine.lending import LentTime, Piece
-from server.engine.loader import AdapterLoader, Loaded, LoadFailed
+from server.engine.loader import Loaded, LoadFailed
 from server.engine.prefill import Prefill, measure_prefill
 from server.engine.prefix import PrefixCache
-from server.engine.residency import Residency
 from server.engine.rows import Forward, Row
 from server.engine.snapshot import Counters, Look, snapshot
 from server.engine.speculation import Speculation
@@ -59,10 +59,8 @@ class Worker:
         dtype: mx.Dtype = getattr(mx, loaded.dtype)
         self._forward = Forward(loaded.model, router, loaded.vocabulary, loaded.kv)
         self._bank = AdapterBank(router, budget_bytes=limits.adapter_budget_bytes, dtype=dtype)
-        self._loader = AdapterLoader(source, router.check, inbox.put)
-        self._residency = Residency(self._bank, self._loader)
         self._rows: dict[str, Row] = {}
-        self._waiting = FairQueue()
+        self._waiting = Admission(self._bank, router, source, limits, inbox.put)
         self._prefix = PrefixCache(
             self._forward.make_caches(), budget_bytes=limits.prefix_cache_bytes
         )
@@ -98,7 +96,7 @@ class Worker:
                 if self._lent.advance(self._model, serving=self._is_serving()):
                     self.stats = self._snapshot()
         finally:
-            self._loader.close()
+            self._waiting.close()
             self._lent.refuse()
             self.stats = self._snapshot()
 
@@ -121,9 +119,7 @@ class Worker:
 
     def _is_serving(self) -> bool:
         """Whether a row runs or could start."""
-        if self._prefill.rows or self._decode.rows or self._residency.has_loaded:
-            return True
-        return any(self._is_ready(candidate) for candidate in self._waiting.rows())
+        return bool(self._prefill.rows or self._decode.rows or self._waiting.could_start)
 
     def _take(self, message: Message) -> None:
         match message:
@@ -132,40 +128,25 @@ class Worker:
             case Generate():
                 row = Row(message, message.prompt)
                 self._rows[message.request_id] = row
-                self._waiting.push(self._candidate(row))
+                self._waiting.add(row)
             case Cancel():
                 if message.request_id in self._rows:
                     self._finish(self._rows[message.request_id], FinishReason.CANCELLED)
             case Forget():
-                self._residency.forget(message.revision)
+                self._waiting.forget(message.revision)
                 self._prefix.forget(message.revision)
                 for row in self._rows.values():
                     row.is_kept &= row.request.revision != message.revision
             case Loaded():
-                self._residency.arrived(message)
+                self._waiting.loaded(message)
             case LoadFailed():
-                self._residency.failed(message.revision)
-                self._refuse(message.revision, message.reason)
+                for row in self._waiting.failed(message):
+                    self._end(row, Failed(AdapterUnavailable(message.reason, param="model")))
 
     def _start_rows(self) -> None:
-        """Make wanted adapters resident, then admit the rows that are ready and fit."""
-        if not len(self._waiting):
-            return
-        waiting, held = self._waiting.rows(), self._held_back()
-        wanted = {each.request_id: self._rows[each.request_id].request.revision for each in waiting}
-        keep = {each for row, each in wanted.items() if each is not None and row not in held}
-        for revision, reason in self._residency.commit(set(wanted.values()), keep).items():
-            self._refuse(revision, reason)
-        held = self._held_back()
-        for candidate in self._waiting.take(
-            self._room(), lambda each: each.request_id not in held and self._is_ready(each)
-        ):
-            row = self._rows[candidate.request_id]
-            row.adapter = self._residency.acquire(row.request.revision)
+        """Admit the rows that are ready and fit."""
+        for row in self._waiting.start([*self._prefill.rows, *self._decode.rows]):
             self._prefill.add(row)
-        self._residency.want(
-            self._rows[each.request_id].request.revision for each in self._waiting.rows()
-        )
 
     def _advance_prompts(self) -> None:
         """Compute one piece of prefill and move finished prompts into the decode batch."""
@@ -219,51 +200,19 @@ class Worker:
             self._publish(events)
 
     def _preempt(self) -> None:
-        """While the batch outgrows the KV budget, put its youngest row back to wait."""
+        """While the batch outgrows the KV budget, put its least urgent row back, the youngest."""
         while len(self._decode.rows) > 1:
             rows = self._decode.rows
             longest = max(row.length for row in rows) + 1
             if len(rows) * longest <= self._limits.kv_budget_tokens:
                 return
-            youngest = rows[-1]
-            self._keep(youngest)
-            self._decode.leave([youngest])
-            self._residency.release(youngest.request.revision)
-            youngest.rewind()
-            self._waiting.push_front(self._candidate(youngest))
+            last = max(reversed(rows), key=lambda row: row.request.priority)
+            self._keep(last)
+            self._decode.leave([last])
+            self._waiting.put_back(last)
 
     def _is_at_limit(self, row: Row) -> bool:
         return row.length >= self._limits.kv_budget_tokens
-
-    def _is_ready(self, candidate: Candidate) -> bool:
-        return self._residency.ready(self._rows[candidate.request_id].request.revision)
-
-    def _held_back(self) -> frozenset[str]:
-        """The rows that must not start while an adapter in host memory waits for room."""
-        if not self._residency.has_loaded:
-            return frozenset()
-        return self._waiting.held_back(
-            lambda each: self._residency.crowded_out(self._rows[each.request_id].request.revision),
-            batch=self._limits.max_rows,
-        )
-
-    def _candidate(self, row: Row) -> Candidate:
-        request = row.request
-        left = min(request.max_tokens - len(row.generated), self._limits.reserve_tokens)
-        return Candidate(request.request_id, request.flow, len(row.tokens), len(row.tokens) + left)
-
-    def _room(self) -> Room:
-        running = [*self._prefill.rows, *self._decode.rows]
-        longest = max((self._candidate(row).expected for row in running), default=0)
-        limits = self._limits
-        return Room(limits.max_rows - len(running), limits.kv_budget_tokens, len(running), longest)
-
-    def _refuse(self, revision: str, reason: str) -> None:
-        """Fail every waiting row of a revision that cannot be made resident."""
-        for candidate in self._waiting.rows():
-            row = self._rows[candidate.request_id]
-            if row.request.revision == revision:
-                self._end(row, Failed(AdapterUnavailable(reason, param="model")))
 
     def _finish(self, row: Row, reason: FinishReason, end: Token | None = None) -> None:
         if row in self._decode.rows:
@@ -281,19 +230,18 @@ class Worker:
         """The only way out: wherever the row is, it leaves, and its last event is ``event``."""
         request = row.request
         del self._rows[request.request_id]
-        if not self._waiting.remove(request.request_id):
-            if row in self._prefill.rows:
-                self._prefill.remove(row)
-            else:
-                self._decode.leave([row])
-            self._residency.release(request.revision)
+        if row in self._prefill.rows:
+            self._prefill.remove(row)
+        else:
+            self._decode.leave([row])
+        self._waiting.remove(row)
         self._events.append((request.request_id, event))
 
     def _snapshot(self) -> EngineStats:
         return snapshot(
             Look(
                 rows=len(self._rows),
-                waiting=len(self._waiting),
+                waiting=self._waiting,
                 prefill=self._prefill,
                 decode=self._decode,
                 bank=self._bank,

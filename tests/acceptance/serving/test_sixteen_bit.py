@@ -17,6 +17,7 @@ from adapters.formats.arrays import from_mlx
 from adapters.formats.mlx_lm import AdapterFiles
 from adapters.lora import AdapterBank, Router
 from adapters.shape import LoraShape
+from tests.banks import put
 
 WIDTH = 64
 HALVES = (mx.bfloat16, mx.float16)
@@ -43,7 +44,7 @@ def test_a_float32_adapter_does_not_turn_a_16_bit_base_into_float32(
     router = Router(model)
     bank = AdapterBank(router, budget_bytes=1 << 20, dtype=dtype)
     for name, rank in (("one", 4), ("two", 8)):
-        bank.commit(name, adapter(rank))
+        put(bank, name, adapter(rank))
     one, two = bank.acquire("one"), bank.acquire("two")
     x = mx.random.normal((3, 5 if long else 1, WIDTH)).astype(dtype)
     for rows in ([None] * 3, [one] * 3, [one, two, None]):

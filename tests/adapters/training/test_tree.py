@@ -24,6 +24,7 @@ from adapters.shape import LoraShape
 from adapters.training.layers import DropoutSeed, LoraLinear
 from adapters.training.shape_growth import initial_adapter
 from adapters.training.tree import TrainingTree
+from tests.banks import put
 from tests.equality import assert_equal
 from tests.memory import active_memory
 from tests.training_rig import SHAPE, linears_of, make_trainer
@@ -111,7 +112,7 @@ def test_routed_layers_are_passed_by(base: Base) -> None:
     served, trained = moved(fresh(base)), fresh(base, LoraShape(2, 1.0, 1))
     router = Router(base.model)
     bank = AdapterBank(router, budget_bytes=1 << 30, dtype=mx.float32)
-    bank.commit("r1", served)
+    put(bank, "r1", served)
     try:
         tree = TrainingTree(base.model, trained)
         kinds = [type(module) for _, module in tree.model.named_modules()]
@@ -131,7 +132,7 @@ def test_what_is_served_is_what_was_trained(base: Base) -> None:
         trained = logprobs(tree.model)
     router = Router(base.model)
     bank = AdapterBank(router, budget_bytes=1 << 30, dtype=mx.float32)
-    bank.commit("r1", tree.files())
+    put(bank, "r1", tree.files())
     adapter = bank.acquire("r1")
     try:
         with router.routing(router.plan([adapter], long=True)):

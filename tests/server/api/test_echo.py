@@ -162,7 +162,7 @@ async def test_the_best_candidates_are_those_of_the_highest_mean_probability(
 
     async with serving() as server:
         server.engine.script = script
-        monkeypatch.setattr("tests.fakes.logprob_of", lambda token: float(ord("a") - token - 1))
+        monkeypatch.setattr("tests.fake_rows.logprob_of", lambda token: float(ord("a") - token - 1))
         asked: dict[str, Any] = {"best_of": 4, "prompt": "hi"}
         body = (await server.complete(**asked, n=3)).json()
         echoed = (await server.complete(**asked, echo=True, logprobs=0)).json()

@@ -1,0 +1,85 @@
+"""The rows of the fake engine: what they say, and how they are read."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from server.core.messages import Event, Generate, TokenLogprobs
+
+Script = Callable[[Generate], Iterable[int]]
+"""What a row generates; the row ends with STOP where it runs out."""
+
+
+def letters(request: Generate) -> Iterator[int]:
+    """Endless lower-case letters: a function of prompt, revision and seed alone."""
+    row = repr((request.prompt, request.revision, request.sampling.seed)).encode()
+    for position in itertools.count():
+        digest = hashlib.blake2b(row + position.to_bytes(4, "big"), digest_size=1).digest()
+        yield ord("a") + digest[0] % 26
+
+
+def saying(text: str) -> Script:
+    """Every row says ``text``, byte by byte, and ends."""
+    return lambda _: text.encode()
+
+
+@dataclass(eq=False)
+class Row:
+    """A row of the fake engine, waiting or running."""
+
+    request: Generate
+    tokens: Iterator[int]
+    events: deque[Event] = field(default_factory=deque)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    produced: int = 0
+    ended: bool = False
+
+
+class RowEvents:
+    """The port's Events over a row; ``cancel`` ends a row by its id."""
+
+    def __init__(self, cancel: Callable[[str], None], row: Row) -> None:
+        self._cancel, self._row, self._closed = cancel, row, False
+
+    def __aiter__(self) -> RowEvents:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._row.events:
+            if self._closed or self._row.ended:
+                raise StopAsyncIteration
+            self._row.arrived.clear()
+            try:
+                await self._row.arrived.wait()
+            except asyncio.CancelledError:
+                await self.aclose()
+                raise
+        return self._row.events.popleft()
+
+    async def aclose(self) -> None:
+        """As the port."""
+        self._closed = True
+        if not self._row.ended:
+            self._cancel(self._row.request.request_id)
+        self._row.events.clear()
+
+
+def logprob_of(token: int) -> float:
+    """Of every token the same."""
+    del token
+    return -0.5
+
+
+def logprobs_of(token: int, alternatives: int | None) -> TokenLogprobs | None:
+    """The token first, then the capitals."""
+    if alternatives is None:
+        return None
+    first = logprob_of(token)
+    ids = [token, *(ord("A") + rank for rank in range(alternatives))]
+    top = tuple((one, first - rank) for rank, one in enumerate(ids))
+    return TokenLogprobs(first, top[:alternatives])
