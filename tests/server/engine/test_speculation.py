@@ -143,7 +143,8 @@ async def test_an_end_token_among_accepted_guesses_ends_the_row_there(
     asks[1] = replace(asks[1], end=drawn[last])
     found = await runs.run(asks, GUESSING)
     assert tokens(found[1]) == drawn[:last]
-    assert found[1][-1] == Finished(FinishReason.STOP, len(runs.prompt(asks[1])), last)
+    end = Token(drawn[last])
+    assert found[1][-1] == Finished(FinishReason.STOP, len(runs.prompt(asks[1])), last, end=end)
     assert [found[0], found[2]] == [plain[0], plain[2]]
     assert runs.stats.steps < 10
 
