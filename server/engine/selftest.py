@@ -22,6 +22,7 @@ from adapters.lora.routes import Mixture, Route, Row, SegmentRoute, UniformRoute
 from server.core.messages import Sampling
 from server.engine.draw import uniform
 from server.engine.sampling import BatchSampler, SamplingRow
+from server.engine.selftest_kv import largest_difference
 from server.engine.selftest_rows import differences
 
 _IN, _OUT = 128, 192
@@ -50,8 +51,14 @@ def run_selftest() -> tuple[Check, ...]:
         for dtype in dtypes
         for name in ROUTES
     ]
+    caches = [
+        _attempt(f"KV cache of {bits} bits, {_name(dtype)}", check_kv, bits, dtype)
+        for dtype in dtypes
+        for bits in (8, 4)
+    ]
     return (
         *routes,
+        *caches,
         _attempt("sampling, any place in the batch", check_places),
         _attempt("sampling, the right distribution", check_draws),
         _attempt("mixed batch against one row alone", check_mixed),
@@ -161,6 +168,14 @@ def _worst(got: mx.array, wanted: mx.array, where: str) -> float:
     if not finite.any():
         return 0.0
     return float(np.abs(left[finite] - right[finite]).max() / np.abs(right[finite]).max())
+
+
+def check_kv(bits: int, dtype: mx.Dtype) -> str:
+    """A batch's attention over quantized keys and values against each row's alone."""
+    worst = largest_difference(bits, dtype)
+    if not worst <= _TOLERANCE[dtype]:
+        raise Differs(f"off by {worst:.1e} of the largest number")
+    return f"3 padded rows in steps of 1 and 20 tokens, off by {worst:.1e}"
 
 
 _SETTINGS = (

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+import mlx.core as mx
 import pytest
+from mlx_lm.models.base import create_causal_mask
 
 from adapters.lora import router
 from adapters.lora.routes import Mixture, Route, Row, WideRoute
 from server.engine import draw, sampling, selftest
+from server.engine.ragged import RaggedKVCache
 from server.engine.selftest import Check, run_selftest
 
 
@@ -62,6 +65,18 @@ def test_rows_that_get_each_others_adapters_are_found(monkeypatch: pytest.Monkey
     failed = _failed()
     assert [check.name for check in failed] == ["mixed batch against one row alone"]
     assert "in the batch and" in failed[0].detail
+
+
+def test_a_kv_cache_that_shows_a_row_its_padding_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of different lengths lie behind padding; a mask that forgets it fails each check."""
+
+    def unpadded(cache: RaggedKVCache, tokens: int) -> mx.array:
+        mask: mx.array = create_causal_mask(tokens, cache.size())
+        return mask
+
+    monkeypatch.setattr(RaggedKVCache, "make_mask", unpadded)
+    names = {check.name for check in _failed()}
+    assert {"KV cache of 8 bits, float32", "KV cache of 4 bits, float32"} <= names
 
 
 def _failed() -> list[Check]:
