@@ -9,9 +9,7 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import mlx.core as mx
+from typing import TYPE_CHECKING, Any
 
 from adapters.base.load import load_base, resolve_model
 from adapters.base.quantized_kv import GROUP_SIZES, KVQuantization
@@ -19,6 +17,9 @@ from adapters.base.scores import change, check_text, first_tokens, scores
 from adapters.base.tokenizer import load_tokenizer
 from adapters.errors import AdapterError
 from server.settings import Settings
+
+if TYPE_CHECKING:  # else MLX would be imported before the BLAS that our own modules open for it
+    import mlx.core as mx
 
 
 def main(arguments: list[str]) -> int:

@@ -22,11 +22,12 @@ def largest_difference(bits: int, dtype: mx.Dtype) -> float:
     On a GPU the short step's product reads codes and the longer one's numbers.
     """
     form = KVQuantization(bits)
+    model: Any = _OneLayer()
     mx.random.seed(17)
     rows = [_Row(length, dtype) for length in _STARTS]
     own = []
     for row in rows:
-        caches: list[Any] = form.make_caches(_OneLayer())
+        caches = form.make_caches(model)
         form.layers(caches, tokens=row.length)[0].update_and_fetch(row.keys, row.values)
         own.append(caches)
     caches = merge_ragged(own)
@@ -36,14 +37,15 @@ def largest_difference(bits: int, dtype: mx.Dtype) -> float:
         keys, values = (_draw(len(rows), _KEY_HEADS, tokens, dtype) for _ in range(2))
         (layer,) = form.layers(caches, tokens=tokens)
         mask = layer.make_mask(tokens)
-        seen = layer.update_and_fetch(keys, values)
+        all_keys, all_values = layer.update_and_fetch(keys, values)
         # mlx-lm scales the queries of a quantized cache where they lie.
-        found = attention(mx.array(queries), *seen, cache=layer, scale=_SCALE, mask=mask)
+        found = attention(mx.array(queries), all_keys, all_values, layer, _SCALE, mask)
         for index, row in enumerate(rows):
             at = slice(index, index + 1)
             wanted = row.step(queries[at], keys[at], values[at], form)
             apart = mx.max(mx.abs(found[at].astype(mx.float32) - wanted))
-            worst = max(worst, (apart / mx.max(mx.abs(wanted))).item())
+            share: Any = apart / mx.max(mx.abs(wanted))
+            worst = max(worst, share.item())
     return worst
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from adapters.base.load import load_base
+from adapters.base.quantized_kv import KVQuantization
 from adapters.base.tokenizer import load_tokenizer
 from adapters.formats.mlx_lm import read_adapter
 from adapters.formats.revision import revision_id
@@ -31,14 +32,20 @@ QUESTIONS = ("What is a rudder?", "Who waters the garden at noon?", "Tell me abo
 class Bench:
     """An engine on the tiny model, and rows by adapter name."""
 
-    def __init__(self, model: Path, adapters: dict[str, Path], limits: Limits) -> None:
+    def __init__(
+        self,
+        model: Path,
+        adapters: dict[str, Path],
+        limits: Limits,
+        kv: KVQuantization | None = None,
+    ) -> None:
         self.tokenizer = load_tokenizer(model)
         self.revisions = {name: revision_id(read_adapter(path)) for name, path in adapters.items()}
         directories = {self.revisions[name]: path for name, path in adapters.items()}
 
         def load() -> LoadedModel:
             base = load_base(model)
-            return LoadedModel(base.model, self.tokenizer.vocab_size, base.compute.dtype)
+            return LoadedModel(base.model, self.tokenizer.vocab_size, base.compute.dtype, kv)
 
         self.engine = MlxEngine(load, limits, DirectoryAdapters(directories))
         self._count = 0
@@ -82,10 +89,13 @@ def tokens(events: list[Event]) -> list[int]:
 
 @asynccontextmanager
 async def running(
-    model: Path, adapters: dict[str, Path], limits: Limits = LIMITS
+    model: Path,
+    adapters: dict[str, Path],
+    limits: Limits = LIMITS,
+    kv: KVQuantization | None = None,
 ) -> AsyncIterator[Bench]:
     """A started engine, stopped at the end and found whole."""
-    bench = Bench(model, adapters, limits)
+    bench = Bench(model, adapters, limits, kv)
     await bench.engine.start()
     try:
         yield bench

@@ -3,116 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from adapters.base.load import load_base
 from adapters.base.quantized_kv import KVQuantization
-from adapters.base.tokenizer import load_tokenizer
-from adapters.formats.mlx_lm import read_adapter
-from adapters.formats.revision import revision_id
-from server.core.messages import Failed, Finished, Generate, Sampling, Token
-from server.engine.device import Limits, LoadedModel
-from server.engine.engine import MlxEngine
-from tests.directory_adapters import DirectoryAdapters
+from server.core.messages import Event, Generate, Sampling, Token
 from tests.equality import assert_same_tokens
+from tests.server.engine.guessing import guess
+from tests.server.engine.rig import LIMITS, QUESTIONS, Bench, running, tokens
 
 pytestmark = pytest.mark.anyio
 
-LIMITS = Limits(
-    max_rows=16,
-    prefill_rows=4,
-    prefill_block_s=0.05,
-    queue_limit=64,
-    event_queue_limit=512,
-    adapter_budget_bytes=1 << 26,
-    kv_budget_tokens=1 << 16,
-)
-TOKENS = 24
-QUESTIONS = ("What is a rudder?", "Who waters the garden at noon? And who at night?", "Bread.")
+EIGHT, FOUR = KVQuantization(8, 32), KVQuantization(4, 32)
+PLAIN = replace(LIMITS, prefix_cache_bytes=0, speculate=False)
+GREEDY = Sampling(seed=0, temperature=0.0, logprobs=2)
 
 
-class Bench:
-    """An engine on the tiny model, and rows by adapter name."""
-
-    def __init__(
-        self, model: Path, adapters: dict[str, Path], bits: int | None, limits: Limits
-    ) -> None:
-        self.tokenizer = load_tokenizer(model)
-        self.revisions = {name: revision_id(read_adapter(path)) for name, path in adapters.items()}
-        directories = {self.revisions[name]: path for name, path in adapters.items()}
-
-        def load() -> LoadedModel:
-            base = load_base(model)
-            kv = None if bits is None else KVQuantization(bits, 32)
-            return LoadedModel(base.model, self.tokenizer.vocab_size, base.compute.dtype, kv)
-
-        self.engine = MlxEngine(load, limits, DirectoryAdapters(directories))
-        self.most_kv_bytes = 0
-        self._count = 0
-
-    async def run(
-        self, name: str | None, number: int, *, temperature: float = 0.0
-    ) -> tuple[list[int], list[float]]:
-        """A row's tokens, and how far each lay above the second best where that is reported."""
-        self._count += 1
-        request = Generate(
-            request_id=f"row-{self._count}",
-            prompt=tuple(self.tokenizer.encode(QUESTIONS[number % len(QUESTIONS)])),
-            max_tokens=TOKENS,
-            sampling=Sampling(seed=number, temperature=temperature, logprobs=2),
-            end_tokens=frozenset(),
-            revision=None if name is None else self.revisions[name],
-            flow=name or "",
-        )
-        tokens, margins = [], []
-        async for event in self.engine.submit(request):
-            assert not isinstance(event, Failed), event
-            self.most_kv_bytes = max(self.most_kv_bytes, self.engine.stats().kv_bytes)
-            if isinstance(event, Token):
-                tokens.append(event.token)
-                assert event.logprobs is not None
-                (_, best), (_, second) = event.logprobs.top
-                margins.append(best - second)
-            if isinstance(event, Finished):
-                assert event.completion_tokens == TOKENS
-        return tokens, margins
+def rows(bench: Bench, names: list[str | None]) -> list[Generate]:
+    """A greedy row for each name; prompts of several lengths, up to 100 tokens."""
+    texts = [question * (1 + 2 * index) for index, question in enumerate(QUESTIONS)]
+    return [
+        bench.row(name, bench.tokenizer.encode(texts[index % len(texts)])[:100], GREEDY)
+        for index, name in enumerate(names)
+    ]
 
 
-@asynccontextmanager
-async def running(
-    model: Path, adapters: dict[str, Path], bits: int | None, limits: Limits = LIMITS
-) -> AsyncIterator[Bench]:
-    """A started engine, stopped at the end and found whole."""
-    bench = Bench(model, adapters, bits, limits)
-    await bench.engine.start()
-    try:
-        yield bench
-        assert bench.engine.stats().integrity == "ok"
-    finally:
-        await bench.engine.stop(grace_s=0)
+def assert_alike(reference: list[list[Event]], found: list[list[Event]]) -> None:
+    """The same tokens, but where the reference's two best are too close to call."""
+    margins = [
+        [
+            event.logprobs.top[0][1] - event.logprobs.top[1][1]
+            for event in events
+            if isinstance(event, Token) and event.logprobs is not None
+        ]
+        for events in reference
+    ]
+    assert_same_tokens([tokens(one) for one in reference], [tokens(one) for one in found], margins)
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("kv", [EIGHT, FOUR], ids=["8", "4"])
 async def test_rows_of_every_adapter_draw_together_what_they_draw_alone(
-    tiny_model: Path, tiny_adapters: dict[str, Path], bits: int
+    tiny_model: Path, tiny_adapters: dict[str, Path], kv: KVQuantization
 ) -> None:
-    """Prompts of different lengths are padded, rows join and leave, and nothing leaks."""
-    names: list[str | None] = [None, *tiny_adapters, None, *tiny_adapters]
-    async with running(tiny_model, tiny_adapters, bits) as bench:
-        alone = [await bench.run(name, index) for index, name in enumerate(names)]
-        together = await asyncio.gather(
-            *(bench.run(name, index) for index, name in enumerate(names))
-        )
-    assert_same_tokens(
-        [tokens for tokens, _ in alone],
-        [tokens for tokens, _ in together],
-        [margins for _, margins in alone],
-    )
+    """Pieces of prompts are padded, rows join and leave, and nothing leaks."""
+    names: list[str | None] = [None, *tiny_adapters, None, "b8", "a4"]
+    async with running(tiny_model, tiny_adapters, PLAIN, kv) as bench:
+        alone = [await bench.ask(row) for row in rows(bench, names)]
+        together = await asyncio.gather(*map(bench.ask, rows(bench, names)))
+    assert_alike(alone, list(together))
 
 
 async def test_seeded_rows_draw_together_what_they_draw_alone(
@@ -120,28 +60,47 @@ async def test_seeded_rows_draw_together_what_they_draw_alone(
 ) -> None:
     """A draw hangs on the seed and the position alone, with any cache."""
     names: list[str | None] = [None, *tiny_adapters]
-    async with running(tiny_model, tiny_adapters, 8) as bench:
+    async with running(tiny_model, tiny_adapters, PLAIN, EIGHT) as bench:
         alone = [await bench.run(name, i, temperature=0.8) for i, name in enumerate(names)]
         together = await asyncio.gather(
             *(bench.run(name, i, temperature=0.8) for i, name in enumerate(names))
         )
-    assert [tokens for tokens, _ in together] == [tokens for tokens, _ in alone]
+    assert [tokens(events) for events in together] == [tokens(events) for events in alone]
 
 
-async def test_preempted_rows_lose_nothing(
+async def test_rows_that_are_preempted_or_begin_with_kept_codes_lose_nothing(
     tiny_model: Path, tiny_adapters: dict[str, Path]
 ) -> None:
-    """What was quantized before is quantized again to the same codes."""
-    async with running(tiny_model, tiny_adapters, 8) as bench:
-        alone = [await bench.run("a4", index) for index in range(4)]
-    tight = replace(LIMITS, kv_budget_tokens=96, reserve_tokens=1)
-    async with running(tiny_model, tiny_adapters, 8, tight) as bench:
-        found = await asyncio.gather(*(bench.run("a4", index) for index in range(4)))
-    assert_same_tokens(
-        [tokens for tokens, _ in alone],
-        [tokens for tokens, _ in found],
-        [margins for _, margins in alone],
-    )
+    """What is kept of a prefix is codes too, and the next row goes on from them."""
+    names: list[str | None] = ["a4", "b8", "a4", None, "a4"]
+    async with running(tiny_model, tiny_adapters, PLAIN, EIGHT) as bench:
+        alone = [await bench.ask(row) for row in rows(bench, names)]
+    tight = replace(LIMITS, kv_budget_tokens=256, reserve_tokens=1)
+    async with running(tiny_model, tiny_adapters, tight, EIGHT) as bench:
+        for _ in range(2):
+            found = await asyncio.gather(*map(bench.ask, rows(bench, names)))
+            assert_alike(alone, list(found))
+        stats = bench.engine.stats()
+    assert stats.prefix_cache_tokens > 100
+    # 10 of 32 bits.
+    per_token = 4 * 2 * 2 * 32 * 4 * 10 // 32
+    assert stats.prefix_cache_bytes % per_token == 0
+
+
+async def test_guesses_are_verified_over_codes(
+    tiny_model: Path, tiny_adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that take tokens back, each another number of them, go on from the right codes."""
+    names: list[str | None] = [None, "b8", "c16"]
+    async with running(tiny_model, tiny_adapters, PLAIN, EIGHT) as bench:
+        asked = rows(bench, names)
+        plain = [await bench.ask(row) for row in asked]
+    known = {row.prompt: tokens(events) for row, events in zip(asked, plain, strict=True)}
+    guess(monkeypatch, known, wrong=3)
+    async with running(tiny_model, tiny_adapters, replace(PLAIN, speculate=True), EIGHT) as bench:
+        found = await asyncio.gather(*map(bench.ask, rows(bench, names)))
+        assert 0 < bench.engine.stats().accepted_tokens < bench.engine.stats().guessed_tokens
+    assert_alike(plain, list(found))
 
 
 async def test_the_statistics_tell_the_bytes_of_the_kv(
@@ -149,14 +108,16 @@ async def test_the_statistics_tell_the_bytes_of_the_kv(
 ) -> None:
     """8 bits and a float32 scale and bias for 32 values: 10 bits of 32, and none are left over."""
     most = {}
-    for bits in (None, 8, 4):
-        async with running(tiny_model, tiny_adapters, bits) as bench:
-            await bench.run("b8", 0)
-            most[bits] = bench.most_kv_bytes
+    for bits, kv in {32: None, 8: EIGHT, 4: FOUR}.items():
+        async with running(tiny_model, tiny_adapters, PLAIN, kv) as bench:
+            sizes = [
+                bench.engine.stats().kv_bytes
+                async for _ in bench.engine.submit(rows(bench, ["b8"])[0])
+            ]
+            most[bits] = max(sizes)
             await bench.run(None, 0)
             assert bench.engine.stats().kv_bytes == 0
-    # 4 layers, keys and values, 2 heads of 32, room for 256 tokens or that and the prompt.
-    assert most[None] is not None
-    assert most[None] >= 4 * 2 * 2 * 32 * 256 * 4
-    assert most[8] == most[None] * 10 // 32
-    assert most[4] == most[None] * 6 // 32
+    # 4 layers, keys and values, 2 heads of 32, room for 256 tokens beside the prompt.
+    assert most[32] >= 4 * 2 * 2 * 32 * 256 * 4
+    assert most[8] == most[32] * 10 // 32
+    assert most[4] == most[32] * 6 // 32
