@@ -36,6 +36,8 @@ from server.catalog import ChainCatalog
 from server.core.ports import Model
 from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
+from server.engine.grammar_tokens import grammar_tokens
+from server.engine.grammars import Grammars
 from server.samples import Candidates, EngineSampler
 from server.settings import Settings
 from server.sources import StoredAdapters
@@ -98,17 +100,11 @@ def load_parts(settings: Settings) -> Loaded:
 
     free = describe_device().memory_free_bytes
     candidates = Candidates(StoredAdapters(store))
-    engine = MlxEngine(load, _limits(settings, path, free), candidates)
+    grammars = Grammars(lambda: grammar_tokens(tokenizer))
+    engine = MlxEngine(load, _limits(settings, path, free), candidates, grammars=grammars)
     sampler = EngineSampler(engine, tokenizer, candidates, engine.forget, lambda: engine.loop)
-    host = Host(
-        store,
-        engine.device,
-        sampler,
-        tokenizer,
-        shape,
-        build=build,
-        block_s=settings.train_block_ms / 1000,
-    )
+    block_s = settings.train_block_ms / 1000
+    host = Host(store, engine.device, sampler, tokenizer, shape, build=build, block_s=block_s)
     pins = Pins()
     facts.update(
         base={"path": path.name, "fingerprint": identity},

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from server.core.messages import Event, Generate, TokenLogprobs
+from tests.fake_constraints import Constrained
 
 Script = Callable[[Generate], Iterable[int]]
 """What a row generates; the row ends with STOP where it runs out."""
@@ -34,6 +35,7 @@ class Row:
 
     request: Generate
     tokens: Iterator[int]
+    constrained: Constrained
     events: deque[Event] = field(default_factory=deque)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     produced: int = 0

@@ -85,6 +85,16 @@ class FakeTokenizer:
             raise InvalidRequest("the last message must not be the assistant's", param="messages")
         return self.encode(lines + ("<assistant>" if ending == "open" else ""))
 
+    special_tokens = frozenset({BEGIN, END})
+
+    def spell(self, text: str) -> list[int]:
+        """The text's bytes."""
+        return list(text.encode())
+
+    def definition(self) -> None:
+        """There is no tokenizer.json."""
+        return
+
     def detokenizer(self) -> Detokenizer:
         """Decodes UTF-8 as it arrives."""
         return _Utf8()

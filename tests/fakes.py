@@ -16,7 +16,6 @@ from server.core.errors import (
     ServeError,
     ShuttingDown,
     SlowReader,
-    UnsupportedField,
 )
 from server.core.fair_queue import Candidate, FairQueue, Room, Standing
 from server.core.messages import (
@@ -31,6 +30,7 @@ from server.core.messages import (
     Token,
 )
 from server.core.ports import Events
+from tests.fake_constraints import Constrained
 from tests.fake_rows import Row, RowEvents, Script, letters, logprobs_of, saying
 
 __all__ = ["FakeEngine", "Script", "letters", "saying"]
@@ -84,13 +84,11 @@ class FakeEngine:
         self._task = asyncio.create_task(self._run())
 
     def check(self, constraint: Constraint) -> None:
-        """As the port; this fake refuses what it cannot honour."""
-        raise UnsupportedField("the fake engine does not constrain", param=constraint.field)
+        """As the port."""
+        Constrained(constraint)
 
     def submit(self, request: Generate) -> Events:
         """As the port."""
-        if request.constraint is not None:
-            self.check(request.constraint)
         if self._state == "failed":
             raise EngineFailed("the device failed; the server is about to restart")
         if self._state != "ready":
@@ -99,7 +97,7 @@ class FakeEngine:
             raise InvalidRequest(f"a row holds from 1 to {self._context} tokens")
         if len(self._waiting) >= self._queue_limit:
             raise QueueFull(f"{self._queue_limit} requests wait already; try again in a moment")
-        row = Row(request, iter(self.script(request)))
+        row = Row(request, iter(self.script(request)), Constrained(request.constraint))
         self.submitted.append(request)
         self._waiting[request.request_id] = row
         self._queue.push(
@@ -197,8 +195,7 @@ class FakeEngine:
             row = self._waiting.pop(candidate.request_id)
             self._prompted += len(row.request.prompt)
             self._running.append(row)
-            refusal = self.refusals.get(row.request.revision or "")
-            if refusal is not None:
+            if (refusal := self.refusals.get(row.request.revision or "")) is not None:
                 self._last(row, Failed(refusal))
                 continue
             self._report_prompt(row)
@@ -209,11 +206,11 @@ class FakeEngine:
             self._advance(row)
 
     def _advance(self, row: Row) -> None:
-        token = next(row.tokens, None)
-        if token is None or token in row.request.end_tokens:
-            report = None if token is None else logprobs_of(token, row.request.sampling.logprobs)
-            end = None if token is None else Token(token, report)
-            self._finish(row, FinishReason.STOP, end)
+        token = row.constrained.choose(next(row.tokens, None))
+        report = None if token is None else logprobs_of(token, row.request.sampling.logprobs)
+        drawn = None if token is None else Token(token, report)
+        if drawn is None or token in row.request.end_tokens:
+            self._finish(row, FinishReason.STOP, drawn)
             return
         if len(row.events) >= self._event_queue_limit:
             row.events.clear()
@@ -221,10 +218,10 @@ class FakeEngine:
             return
         row.produced += 1
         self._generated += 1
-        row.events.append(Token(token, logprobs_of(token, row.request.sampling.logprobs)))
+        row.events.append(drawn)
         row.arrived.set()
-        if row.produced == row.request.max_tokens:
-            self._finish(row, FinishReason.LENGTH)
+        if (whole := row.constrained.is_whole) or row.produced == row.request.max_tokens:
+            self._finish(row, FinishReason.STOP if whole else FinishReason.LENGTH)
 
     def _report_prompt(self, row: Row) -> None:
         """In pieces of two tokens, as a device reports a long prompt in several."""

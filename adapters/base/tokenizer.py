@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import json
@@ -177,6 +178,26 @@ class BaseTokenizer:
         if not 0 <= token < self._vocab_size:
             raise ValueError(f"token {token} is not in a vocabulary of {self._vocab_size}")
         return self._bytes[token] if token < len(self._bytes) else b""
+
+    @property
+    def special_tokens(self) -> frozenset[int]:
+        """Ids that no plain text is encoded to: markers of turns, beginnings and ends."""
+        return frozenset(self._wrapper.all_special_ids)
+
+    def spell(self, text: str) -> list[int]:
+        """Token ids of plain text and of nothing beside it."""
+        return self._encode(text, special=False)
+
+    def definition(self) -> str | None:
+        """The content of tokenizer.json; None where the tokenizer is of another kind."""
+        backend = getattr(self._wrapper, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        with self._lock:
+            whole = copy.copy(backend)
+        whole.no_padding()
+        whole.no_truncation()
+        return str(whole.to_str())
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
         with self._lock:

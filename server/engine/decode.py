@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from adapters.lora.routes import Route
+from server.engine.masks import Guide, Masks
 from server.engine.prefix import Held
 from server.engine.ragged import RaggedKVCache, merge_ragged
 from server.engine.report import Report
@@ -30,11 +31,15 @@ class DecodeBatch:
     Where guessing ahead is expected to win, a step instead reads what was drawn, and the next one
     runs the forward over each row's last token and what is guessed to follow it. A guess stands
     where it is what the row draws at its position, so the tokens are the same either way.
+
+    What a constrained row may draw depends on its last token. Beside one the draw therefore starts
+    a moment later: forward, tokens read, masks computed meanwhile, then one draw for all rows.
     """
 
     def __init__(self, forward: Forward, speculation: Speculation) -> None:
         self._forward = forward
         self._speculation = speculation
+        self._masks = Masks(forward.vocabulary)
         self.rows: list[Row] = []
         self._caches: list[Any] = []
         self._drawn = mx.array([], mx.int32)
@@ -113,10 +118,16 @@ class DecodeBatch:
         # Where there is no token the row runs on with another one, for this step alone.
         inputs = mx.maximum(last, 0)
         logits = self._forward(inputs[:, None], self._caches, self._plan())[:, -1]
-        self._drawn, self._report = self._sample(logits)
         start: Any = mx.async_eval
+        drawn, guide = None, None
+        if any(row.matcher is not None for row in self.rows):
+            start(logits)
+            drawn = self._read(last, report)
+            guide = self._masks.guide([row.matcher for row in self.rows], [()] * len(self.rows))
+        self._drawn, self._report = self._sample(logits, guide)
         start(self._drawn, *self._report.arrays)
-        drawn = self._read(last, report)
+        if drawn is None:
+            drawn = self._read(last, report)
         self._fresh.clear()
         self._observe(began, length=1, steady=steady)
         return drawn
@@ -131,7 +142,7 @@ class DecodeBatch:
     def _verify(self, proposals: Proposals) -> list[Drawn]:
         """Run the rows' last tokens and ``proposals`` through one forward; what the rows draw."""
         began = time.perf_counter()
-        runs = verify(self._forward, self._plan(), self._caches, self.rows, proposals)
+        runs = verify(self._forward, self._plan(), self._caches, self.rows, proposals, self._masks)
         last = [0 if run[-1].token is None else run[-1].token.token for run in runs]
         self._drawn = mx.array(last, mx.int32)
         self._sampler = None
@@ -164,11 +175,11 @@ class DecodeBatch:
             self._route = self._forward.router.plan(adapters, long=False)
         return self._route
 
-    def _sample(self, logits: mx.array) -> tuple[mx.array, Report]:
+    def _sample(self, logits: mx.array, guide: Guide | None) -> tuple[mx.array, Report]:
         if self._sampler is None:
             fresh = mx.array([row in self._fresh for row in self.rows])
             pending = mx.where(fresh, mx.array(NO_TOKEN), self._drawn)
             settings = [row.sampling_row() for row in self.rows]
             self._sampler = BatchSampler(settings, self._forward.vocabulary, pending)
         positions = [len(row.generated) + (row not in self._fresh) for row in self.rows]
-        return self._sampler.sample(logits, positions)
+        return self._sampler.sample(logits, positions, guide)

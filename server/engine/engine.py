@@ -22,7 +22,8 @@ from server.core.errors import (
 )
 from server.core.messages import Constraint, EngineStats, Event, Failed, Generate
 from server.engine.device import AdapterSource, Limits, LoadModel
-from server.engine.inbox import Cancel, Forget, Message, Stop
+from server.engine.grammars import Grammars, Matcher
+from server.engine.inbox import Begin, Cancel, Forget, Message, Stop
 from server.engine.lending import Lender
 from server.engine.stream import RowStream
 from server.engine.worker import Worker
@@ -34,7 +35,8 @@ class MlxEngine:
     """Implements ``server.core.ports.Engine`` with one device thread, which ``device`` lends.
 
     ``load`` runs on that thread. After an exception there the engine is poisoned: every row gets
-    Failed(EngineFailed), so does every later submit, and ``on_failure`` is called once.
+    Failed(EngineFailed), so does every later submit, and ``on_failure`` is called once. Without
+    ``grammars`` constraints are refused.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class MlxEngine:
         limits: Limits,
         source: AdapterSource,
         *,
+        grammars: Grammars | None = None,
         on_failure: Callable[[EngineFailed], None] = lambda _: None,
     ) -> None:
         self._load = load
         self._limits = limits
         self._source = source
+        self._grammars = grammars
         self._on_failure = on_failure
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.device = Lender(self._inbox.put)
@@ -81,18 +85,13 @@ class MlxEngine:
         self._state = "ready"
 
     def check(self, constraint: Constraint) -> None:
-        """Refuse: this engine does not constrain yet."""
-        raise UnsupportedField(
-            f"{constraint.field}: this server does not constrain its output yet.",
-            param=constraint.field,
-        )
+        """Compile a constraint and keep it; any thread, for a second at most."""
+        self._matcher(constraint)
 
     def submit(self, request: Generate) -> RowStream:
         """Queue a row and return its events; see the port for what it raises."""
         if self._refusal is not None:
             raise self._refusal
-        if request.constraint is not None:
-            self.check(request.constraint)
         limits = self._limits
         if len(request.prompt) >= limits.kv_budget_tokens:
             raise InvalidRequest(
@@ -104,12 +103,13 @@ class MlxEngine:
                 f"{limits.queue_limit} requests wait already. Try again in a moment, or raise "
                 "queue_limit."
             )
+        matcher = None if request.constraint is None else self._matcher(request.constraint)
         stream = RowStream(
             limit=limits.event_queue_limit, abandon=lambda: self._abandon(request.request_id)
         )
         self._streams[request.request_id] = stream
         self._empty.clear()
-        self._inbox.put(request)
+        self._inbox.put(Begin(request, matcher))
         return stream
 
     def cancel(self, request_id: str) -> None:
@@ -152,6 +152,14 @@ class MlxEngine:
         self._thread = None
         if self._state != "failed":
             self._state = "stopped"
+
+    def _matcher(self, constraint: Constraint) -> Matcher:
+        if self._grammars is None:
+            raise UnsupportedField(
+                f"{constraint.field}: this engine has no grammars; leave it out.",
+                param=constraint.field,
+            )
+        return self._grammars.grammar(constraint).matcher()
 
     def _run(self) -> None:
         """The device thread. Its last line keeps the process from aborting at exit."""

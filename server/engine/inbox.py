@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.core.messages import Generate
+from server.engine.grammars import Matcher
 from server.engine.lending import Piece
 from server.engine.loader import Loaded, LoadFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A row, and the beginning of its constraint where it has one."""
+
+    request: Generate
+    matcher: Matcher | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,4 +37,4 @@ class Stop:
     """End the thread."""
 
 
-Message = Generate | Cancel | Forget | Stop | Loaded | LoadFailed | Piece
+Message = Begin | Cancel | Forget | Stop | Loaded | LoadFailed | Piece

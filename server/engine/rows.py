@@ -16,6 +16,7 @@ from adapters.lora.routes import Route
 from server.core.errors import NonFiniteOutput
 from server.core.lookup import Lookup
 from server.core.messages import Generate
+from server.engine.grammars import Matcher
 from server.engine.sampling import SamplingRow
 
 
@@ -28,7 +29,8 @@ class Row:
     those of ``Forward.make_caches``, which the row owns until it joins a decode batch. ``reused``
     of the prompt were found there when it first began; what it leaves is kept for others where
     ``is_kept``. ``reported`` counts the prompt's tokens whose probabilities are known to the
-    reader, the first among them.
+    reader, the first among them. ``matcher`` has taken what was generated, in a row with a
+    constraint.
     """
 
     request: Generate
@@ -39,6 +41,7 @@ class Row:
     reused: int | None = None
     is_kept: bool = True
     generated: list[int] = field(default_factory=list)
+    matcher: Matcher | None = None
     reported: int = 1
     lookup: Lookup | None = None
 
@@ -69,6 +72,11 @@ class Row:
     def length(self) -> int:
         """Tokens that the row holds in a KV cache while it decodes."""
         return len(self.request.prompt) + len(self.generated)
+
+    def ends_at(self, token: int) -> bool:
+        """Whether ``token`` is no text but its end."""
+        ends = self.request.end_tokens
+        return token in ends or (self.matcher is not None and token in self.matcher.end_tokens)
 
     def sampling_row(self) -> SamplingRow:
         """What the sampler must know."""

@@ -1,8 +1,8 @@
 """One batched sampler for all rows of a decode batch.
 
-Order of operations, as most servers have it: logit bias, penalties, temperature, top-k, top-p,
-min-p, draw. Log-probabilities are reported from the logits as the model gave them, and a row whose
-logits are not all finite draws nothing.
+Order of operations, as most servers have it: what a constraint allows, logit bias, penalties,
+temperature, top-k, top-p, min-p, draw. Log-probabilities are reported from the logits as the model
+gave them, and a row whose logits are not all finite draws nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import mlx.core as mx
 from adapters.base.elementwise import softmax
 from server.core.messages import Sampling
 from server.engine.draw import draw, keep_min_p, keep_top_k, keep_top_p, uniform
+from server.engine.masks import FREE, Guide
 from server.engine.report import Report, logprob_arrays
 
 NO_TOKEN = -1
@@ -134,13 +135,17 @@ class BatchSampler:
         self._alternatives = [each.logprobs or 0 for each in settings]
         self._ones = mx.ones((vocabulary, 1))
 
-    def sample(self, logits: mx.array, positions: Sequence[int]) -> tuple[mx.array, Report]:
+    def sample(
+        self, logits: mx.array, positions: Sequence[int], guide: Guide | None = None
+    ) -> tuple[mx.array, Report]:
         """Token ids (rows,) from ``logits`` (rows, vocab), and what was asked about them.
 
         The id is NO_TOKEN where a row's logits are not all finite. ``positions`` are the output
         positions that the rows sample for. Nothing is evaluated, except where a nucleus needs it.
         """
         raw = logits = logits.astype(mx.float32)
+        if guide is not None and guide.allowed is not None:
+            logits = _masked(logits, guide.masked, guide.allowed)
         if self._bias is not None:
             logits = self._bias.apply(logits)
         if self._penalties is not None:
@@ -153,6 +158,9 @@ class BatchSampler:
             uniforms = [uniform(self._seeds[i], positions[i]) for i in self._drawing]
             drawn = draw(weights, _column(uniforms)).astype(tokens.dtype)
             tokens = drawn if everyone else tokens.at[chosen].add(drawn - tokens[chosen])
+        if guide is not None and any(token != FREE for token in guide.forced):
+            forced = mx.array(guide.forced, tokens.dtype)
+            tokens = mx.where(forced == FREE, tokens, forced)
         if self._penalties is not None:
             self._penalties.count(tokens)
         return mx.where(self._sound(raw), tokens, NO_TOKEN), self._report(raw, tokens)
@@ -172,6 +180,15 @@ class BatchSampler:
         alternatives = tuple(self._alternatives[index] for index in self._reporting)
         arrays = logprob_arrays(logits[rows], tokens[rows], max(alternatives))
         return Report(tuple(self._reporting), arrays, alternatives)
+
+
+def _masked(logits: mx.array, rows: tuple[int, ...], allowed: mx.array) -> mx.array:
+    """Logits with what ``rows`` may not draw at -inf."""
+    if len(rows) == logits.shape[0]:
+        return mx.where(allowed, logits, -mx.inf)
+    chosen = mx.array(rows)
+    masked = mx.where(allowed, logits[chosen], -mx.inf)
+    return mx.put_along_axis(logits, mx.broadcast_to(chosen[:, None], masked.shape), masked, axis=0)
 
 
 def has_penalty(sampling: Sampling) -> bool:

@@ -9,12 +9,15 @@ from server.core.speculation import AHEAD, StepTimes, plan_ahead
 from server.engine.rows import Row
 from server.engine.sampling import has_penalty
 
+_LEAST_FORCED = 3
+"""Fewer tokens that a constraint forces are not worth a step of their own."""
+
 Proposals = list[list[int]]
 """For each row of a batch the tokens that are guessed to follow, perhaps none."""
 
 
 class Speculation:
-    """Proposes tokens for rows whose own tokens repeat; device thread only.
+    """Proposes tokens for rows whose own tokens repeat or are forced; device thread only.
 
     ``most`` is how many tokens may be guessed ahead, 0 for none; ``kv_tokens`` are what the rows of
     a batch may hold together, each counted as long as the longest.
@@ -33,16 +36,18 @@ class Speculation:
             return None
         room = self._kv_tokens // len(rows) - max(row.length for row in rows) - 1
         bounds = [min(self._most, room, _left(row)) for row in rows]
+        forced = [row.matcher.forced() if row.matcher else [] for row in rows]
         gains = [
-            _follow(row).expected(bound) if bound > 0 and _is_followed(row) else []
-            for row, bound in zip(rows, bounds, strict=True)
+            _gains(row, bound, sure) for row, bound, sure in zip(rows, bounds, forced, strict=True)
         ]
         ahead = plan_ahead(gains, self.times)
         if not ahead:
             return None
         return [
-            _follow(row).propose(min(ahead, len(gain))) if gain else []
-            for row, gain in zip(rows, gains, strict=True)
+            (sure or _follow(row).propose(min(ahead, len(gain))))[: min(ahead, len(gain))]
+            if gain
+            else []
+            for row, gain, sure in zip(rows, gains, forced, strict=True)
         ]
 
     def count(self, *, proposed: int, accepted: int) -> None:
@@ -56,12 +61,17 @@ def _left(row: Row) -> int:
     return row.request.max_tokens - len(row.generated) - 1
 
 
-def _is_followed(row: Row) -> bool:
-    """Whether a row's later tokens can be drawn before its earlier ones are certain.
+def _gains(row: Row, bound: int, forced: Sequence[int]) -> Sequence[float]:
+    """How many of the first 1, 2, … tokens that may be proposed will come true.
 
-    Penalties and a constraint depend on them.
+    None where a row's later tokens cannot be drawn before its earlier ones are certain: penalties
+    depend on them, and what a constraint does not force.
     """
-    return row.request.constraint is None and not has_penalty(row.request.sampling)
+    if bound <= 0 or has_penalty(row.request.sampling):
+        return []
+    if row.matcher is None:
+        return _follow(row).expected(bound)
+    return range(1, min(bound, len(forced)) + 1) if len(forced) >= _LEAST_FORCED else []
 
 
 def _follow(row: Row) -> Lookup:

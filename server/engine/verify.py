@@ -9,7 +9,9 @@ from typing import Any
 import mlx.core as mx
 
 from adapters.lora.routes import Route
+from server.core.errors import ServeError
 from server.core.messages import Token, TokenLogprobs
+from server.engine.masks import Masks
 from server.engine.ragged import RaggedKVCache
 from server.engine.rows import Forward, Row
 from server.engine.sampling import NO_TOKEN, BatchSampler
@@ -17,15 +19,26 @@ from server.engine.sampling import NO_TOKEN, BatchSampler
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A token that a row drew; None where its logits were not finite, so that it must end."""
+    """A token that a row drew; None where it must end, its logits not finite or by ``failure``.
+
+    ``is_whole`` tells that it completes a constrained text, which nothing can follow.
+    """
 
     row: Row
     token: Token | None
+    failure: ServeError | None = None
+    is_whole: bool = False
 
     @classmethod
     def of(cls, row: Row, token: int, logprobs: TokenLogprobs | None) -> Drawn:
-        """From what the sampler gave."""
-        return cls(row, None if token == NO_TOKEN else Token(token, logprobs))
+        """From what the sampler gave; a constrained row's matcher takes it here."""
+        matcher = row.matcher
+        if token == NO_TOKEN or matcher is None:
+            return cls(row, None if token == NO_TOKEN else Token(token, logprobs))
+        if (failure := matcher.failure()) is not None:
+            return cls(row, None, failure)
+        matcher.take(token)
+        return cls(row, Token(token, logprobs), is_whole=matcher.is_whole)
 
 
 def verify(
@@ -34,6 +47,7 @@ def verify(
     caches: Sequence[RaggedKVCache],
     rows: Sequence[Row],
     proposals: Sequence[Sequence[int]],
+    masks: Masks,
 ) -> list[list[Drawn]]:
     """What each row draws: the proposed tokens that it draws itself, and one more.
 
@@ -53,7 +67,10 @@ def verify(
     pending = mx.array([NO_TOKEN] * len(places))
     sampler = BatchSampler([settings[index] for index, _ in places], forward.vocabulary, pending)
     positions = [len(rows[index].generated) + place for index, place in places]
-    tokens, report = sampler.sample(logits, positions)
+    start_forward: Any = mx.async_eval
+    start_forward(logits)
+    guide = masks.guide([row.matcher for row in rows], proposals)
+    tokens, report = sampler.sample(logits, positions, guide)
     values: Any = tokens.tolist()
     logprobs = report.read()
     runs: list[list[Drawn]] = []

@@ -10,21 +10,13 @@ import mlx.core as mx
 
 from adapters.lora import AdapterBank, Router
 from server.core.errors import AdapterUnavailable
-from server.core.messages import (
-    EngineStats,
-    Event,
-    Failed,
-    Finished,
-    FinishReason,
-    Generate,
-    Token,
-)
+from server.core.messages import EngineStats, Event, Failed, Finished, FinishReason, Token
 from server.core.schedule import PrefillPace
 from server.core.speculation import StepTimes
 from server.engine.admission import Admission
 from server.engine.decode import DecodeBatch
 from server.engine.device import AdapterSource, Limits, LoadedModel
-from server.engine.inbox import Cancel, Forget, Message, Stop
+from server.engine.inbox import Begin, Cancel, Forget, Message, Stop
 from server.engine.lending import LentTime, Piece
 from server.engine.loader import Loaded, LoadFailed
 from server.engine.prefill import Prefill, measure_prefill
@@ -125,9 +117,9 @@ class Worker:
         match message:
             case Piece():
                 self._lent.add(message)
-            case Generate():
-                row = Row(message, message.prompt)
-                self._rows[message.request_id] = row
+            case Begin():
+                row = Row(message.request, message.request.prompt, matcher=message.matcher)
+                self._rows[row.request.request_id] = row
                 self._waiting.add(row)
             case Cancel():
                 if message.request_id in self._rows:
@@ -181,17 +173,18 @@ class Worker:
         for each in drawn:
             row, request = each.row, each.row.request
             if request.request_id not in self._rows:
-                continue  # ended by an earlier token of this step
+                continue  # ended by an earlier entry of this step
             if each.token is None:
-                self._end(row, Failed(row.not_finite()))
+                self._end(row, Failed(each.failure or row.not_finite()))
                 continue
-            if each.token.token in request.end_tokens:
+            if row.ends_at(each.token.token):
                 self._finish(row, FinishReason.STOP, each.token)
                 continue
             row.generated.append(each.token.token)
             self._events.append((request.request_id, each.token))
-            if len(row.generated) >= request.max_tokens or self._is_at_limit(row):
-                self._finish(row, FinishReason.LENGTH)
+            cut = len(row.generated) >= request.max_tokens or self._is_at_limit(row)
+            if cut or each.is_whole:
+                self._finish(row, FinishReason.STOP if each.is_whole else FinishReason.LENGTH)
 
     def _deliver(self) -> None:
         events, self._events = self._events, []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ import anyio
 
 from server.core.messages import Event, Finished, Generate, Sampling, Token
 from server.core.ports import Engine, Events
+from tests.fake_tokenizer import FakeTokenizer
 from tests.fakes import FakeEngine
 
 GREEDY = Sampling(seed=1, temperature=0.0)
@@ -26,6 +27,7 @@ class Harness(Protocol):
 
     revision: str
     context: int
+    end_tokens: frozenset[int]
 
     def engine(self, *, queue_limit: int, max_rows: int, event_queue_limit: int) -> Engine:
         """The engine, not started yet. Called once."""
@@ -33,6 +35,10 @@ class Harness(Protocol):
 
     def prompt(self, number: int) -> tuple[int, ...]:
         """A prompt of 3 to 12 tokens, another one for each number."""
+        ...
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What ``tokens`` say."""
         ...
 
     def hold(self) -> None:
@@ -53,6 +59,7 @@ class FakeHarness:
 
     revision = "sha256-fake"
     context = 512
+    end_tokens = FakeTokenizer.end_tokens
 
     def __init__(self) -> None:
         self._fake = FakeEngine()
@@ -70,6 +77,10 @@ class FakeHarness:
     def prompt(self, number: int) -> tuple[int, ...]:
         """The bytes of a short text."""
         return tuple(f"say {number}".encode())
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The bytes' text."""
+        return bytes(tokens).decode()
 
     def hold(self) -> None:
         """Close the gate."""

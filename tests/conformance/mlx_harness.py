@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from adapters.formats.revision import revision_id
 from server.core.ports import Engine
 from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
+from server.engine.grammar_tokens import grammar_tokens
+from server.engine.grammars import Grammars
 from tests.directory_adapters import DirectoryAdapters
 
 _PROBES = 3
@@ -28,6 +31,7 @@ class MlxHarness:
         self._model = model
         self._adapter = adapter
         self._tokenizer = load_tokenizer(model)
+        self.end_tokens = self._tokenizer.end_tokens
         self._open = threading.Event()
         self._open.set()
         self._broken = False
@@ -45,11 +49,21 @@ class MlxHarness:
             kv_budget_tokens=self.context,
             prefix_cache_bytes=1 << 22,
         )
-        return MlxEngine(self._load, limits, DirectoryAdapters({self.revision: self._adapter}))
+        return MlxEngine(
+            self._load,
+            limits,
+            DirectoryAdapters({self.revision: self._adapter}),
+            grammars=Grammars(lambda: grammar_tokens(self._tokenizer)),
+        )
 
     def prompt(self, number: int) -> tuple[int, ...]:
         """The first tokens of a short text."""
         return tuple(self._tokenizer.encode(f"say {number}"))[:12]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text, by the tokenizer's own detokenizer."""
+        detokenizer = self._tokenizer.detokenizer()
+        return "".join([*map(detokenizer.add, tokens), detokenizer.finish()])
 
     def hold(self) -> None:
         """Close the gate before the next forward."""

@@ -14,6 +14,8 @@ from adapters.formats.revision import revision_id
 from server.core.messages import Event, Finished, Generate, Sampling, Token
 from server.engine.device import Limits, LoadedModel
 from server.engine.engine import MlxEngine
+from server.engine.grammar_tokens import grammar_tokens
+from server.engine.grammars import Grammars
 from tests.directory_adapters import DirectoryAdapters
 
 LIMITS = Limits(
@@ -47,7 +49,12 @@ class Bench:
             base = load_base(model)
             return LoadedModel(base.model, self.tokenizer.vocab_size, base.compute.dtype, kv)
 
-        self.engine = MlxEngine(load, limits, DirectoryAdapters(directories))
+        self.engine = MlxEngine(
+            load,
+            limits,
+            DirectoryAdapters(directories),
+            grammars=Grammars(lambda: grammar_tokens(self.tokenizer)),
+        )
         self._count = 0
 
     async def run(self, name: str | None, number: int, *, temperature: float = 0.0) -> list[Event]:
