@@ -134,7 +134,7 @@ class Admission:
 
     def _expected(self, row: Row) -> int:
         left = min(row.request.max_tokens - len(row.generated), self._limits.reserve_tokens)
-        return len(row.tokens) + left
+        return row.length + left
 
     def _room(self, running: Sequence[Row]) -> Room:
         longest = max(map(self._expected, running), default=0)
