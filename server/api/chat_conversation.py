@@ -57,17 +57,18 @@ def _chosen(
     if choice.type == "function":
         if choice.function is None:
             raise missing("tool_choice.function")
-        return _named(tools, [("tool_choice.function.name", choice.function.name)]), True, True
+        return named_tools(tools, [("tool_choice.function.name", choice.function.name)]), True, True
     if choice.allowed_tools is None:
         raise missing("tool_choice.allowed_tools")
     allowed = [
         (f"tool_choice.allowed_tools.tools[{index}].function.name", tool.function.name)
         for index, tool in enumerate(choice.allowed_tools.tools)
     ]
-    return _named(tools, allowed), choice.allowed_tools.mode == "required", False
+    return named_tools(tools, allowed), choice.allowed_tools.mode == "required", False
 
 
-def _named(tools: Sequence[Tool], names: Sequence[tuple[str, str]]) -> tuple[Tool, ...]:
+def named_tools(tools: Sequence[Tool], names: Sequence[tuple[str, str]]) -> tuple[Tool, ...]:
+    """Those of ``tools`` that ``names`` ask for, each a request's field with the name in it."""
     known = {tool.name for tool in tools}
     for param, name in names:
         if name not in known:

@@ -48,18 +48,33 @@ _SWITCHES = ("enable_thinking", "thinking")
 
 
 def encoding(
-    conversation: Conversation, *, effort: str | None = None, answer: Constraint | None = None
+    conversation: Conversation,
+    *,
+    effort: str | None = None,
+    effort_field: str = "reasoning_effort",
+    answer: Constraint | None = None,
 ) -> Encode:
     """What makes the prompt of ``conversation``; it raises InvalidRequest with the field at fault.
 
-    ``effort`` is the request's ``reasoning_effort``. ``answer`` constrains an answer that is no
-    call, as ``response_format`` does.
+    ``effort`` is how much the model may reason, and ``effort_field`` the request's field that says
+    so. ``answer`` constrains an answer that is no call, as ``response_format`` does.
     """
-    return partial(_encode, conversation, effort, answer)
+    told = None if effort is None else (effort_field, effort)
+    return partial(_encode, conversation, told, answer)
+
+
+def has_effort(dialect: Dialect) -> bool:
+    """Whether the template can be told how much to reason."""
+    return "reasoning_effort" in dialect.variables or bool(
+        dialect.variables.intersection(_SWITCHES)
+    )
 
 
 def _encode(
-    conversation: Conversation, effort: str | None, answer: Constraint | None, tokenizer: Tokenizer
+    conversation: Conversation,
+    effort: tuple[str, str] | None,
+    answer: Constraint | None,
+    tokenizer: Tokenizer,
 ) -> Encoded:
     dialect = tokenizer.dialect
     style = _style(conversation, dialect)
@@ -131,7 +146,9 @@ def _answer_grammar(answer: Constraint | None) -> str | None:
     )
 
 
-def _variables(given: Mapping[str, Any], effort: str | None, dialect: Dialect) -> dict[str, Any]:
+def _variables(
+    given: Mapping[str, Any], effort: tuple[str, str] | None, dialect: Dialect
+) -> dict[str, Any]:
     """What the template is told: each is one that it reads."""
     for name in given:
         if name in _NEVER_VARIABLES or name not in dialect.variables:
@@ -144,27 +161,27 @@ def _variables(given: Mapping[str, Any], effort: str | None, dialect: Dialect) -
     variables = dict(given)
     if effort is None:
         return variables
-    told = _effort(effort, dialect)
+    field, wanted = effort
+    told = _effort(field, wanted, dialect)
     for name, value in told.items():
         if variables.setdefault(name, value) != value:
             raise InvalidRequest(
-                f"reasoning_effort and chat_template_kwargs.{name} contradict each other; give "
-                "one of them.",
-                param="reasoning_effort",
+                f"{field} and chat_template_kwargs.{name} contradict each other; give one of them.",
+                param=field,
             )
     return variables
 
 
-def _effort(effort: str, dialect: Dialect) -> dict[str, Any]:
-    """``reasoning_effort`` in the template's words: a level, or thinking switched on or off."""
+def _effort(field: str, effort: str, dialect: Dialect) -> dict[str, Any]:
+    """``effort`` in the template's words: a level, or thinking switched on or off."""
     if "reasoning_effort" in dialect.variables:
         return {"reasoning_effort": effort}
     for switch in _SWITCHES:
         if switch in dialect.variables:
             return {switch: effort != "none"}
     raise UnsupportedField(
-        "reasoning_effort: the model's chat template has no setting for reasoning; leave it out.",
-        param="reasoning_effort",
+        f"{field}: the model's chat template has no setting for reasoning; leave it out.",
+        param=field,
     )
 
 

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any
 
+from server.api.anthropic.conversation import conversation_of
+from server.api.conversing import encoding, has_effort
 from server.api.encoded import Encoded
 from server.api.generation import Ask
 from server.api.parts import Parts
-from server.api.schema.messages import CountTokensRequest, MessagesRequest, TextBlock
+from server.api.schema.messages import CountTokensRequest, MessagesRequest
+from server.api.schema.messages_tools import ThinkingOff, ThinkingOn
+from server.core.errors import InvalidRequest, UnsupportedField
 from server.core.messages import Constraint, Sampling
-from server.core.ports import Tokenizer
+from server.core.ports import Dialect, Tokenizer
 
-_TURNS = "\n\n"
-"""Between turns of one role in a row, which the reference makes one turn."""
+_LEVELS = ((4096, "low"), (16384, "medium"))
+"""Budgets of thinking below which a template with levels is told that level; else high."""
 
 
 class Prompt:
-    """Makes a request's prompt, and remembers how many tokens it has."""
+    """Makes a request's prompt, and remembers how many tokens it has.
+
+    Raises InvalidRequest where the messages make no conversation.
+    """
 
     def __init__(self, request: CountTokensRequest) -> None:
-        self._messages = _conversation(request)
+        self._request = request
+        self._conversation = conversation_of(request)
         self.tokens = 0
         """The length of the prompt, once it is made."""
 
     def __call__(self, tokenizer: Tokenizer) -> Encoded:
-        """Token ids, ready for the assistant's turn."""
-        tokens = tokenizer.encode_chat(self._messages, template_kwargs={})
-        self.tokens = len(tokens)
-        return Encoded(tokens)
+        """The prompt, ready for the assistant's turn or within it."""
+        effort = _effort(self._request, tokenizer.dialect)
+        answer = _constraint(self._request)
+        encode = encoding(self._conversation, effort=effort, effort_field="thinking", answer=answer)
+        encoded = encode(tokenizer)
+        self.tokens = len(encoded.tokens)
+        return encoded
 
 
 def message_ask(request: MessagesRequest, prompt: Prompt, parts: Parts) -> Ask:
@@ -38,6 +47,12 @@ def message_ask(request: MessagesRequest, prompt: Prompt, parts: Parts) -> Ask:
     ``max_tokens`` is a bound and no reservation: where the context has less room, the message may
     fill it.
     """
+    thinking = request.thinking
+    if isinstance(thinking, ThinkingOn) and thinking.budget_tokens >= request.max_tokens:
+        raise InvalidRequest(
+            "thinking.budget_tokens must be less than max_tokens, which counts thinking too.",
+            param="thinking.budget_tokens",
+        )
     return Ask(
         row_id=f"msg_{parts.new_id()}",
         model=request.model,
@@ -49,6 +64,30 @@ def message_ask(request: MessagesRequest, prompt: Prompt, parts: Parts) -> Ask:
         constraint=_constraint(request),
         cut_to_context=True,
     )
+
+
+def _effort(request: CountTokensRequest, dialect: Dialect) -> str | None:
+    """How much the template is told to reason; None for what it does by itself."""
+    thinking = request.thinking
+    if thinking is None:
+        return None
+    told, reasons = has_effort(dialect), bool(dialect.think_start)
+    if isinstance(thinking, ThinkingOff):
+        if reasons and not told:
+            raise UnsupportedField(
+                "thinking: this model always reasons; leave the field out.", param="thinking"
+            )
+        return "none" if told else None
+    if not (told or reasons):
+        raise UnsupportedField(
+            "thinking: this model does not reason; leave the field out.", param="thinking"
+        )
+    if not told:
+        return None
+    if not isinstance(thinking, ThinkingOn):
+        return "medium"
+    fitting = (level for bound, level in _LEVELS if thinking.budget_tokens < bound)
+    return next(fitting, "high")
 
 
 def _sampling(request: MessagesRequest, seed: int) -> Sampling:
@@ -68,21 +107,3 @@ def _constraint(request: CountTokensRequest) -> Constraint | None:
     if form is None:
         return None
     return Constraint("json_schema", json.dumps(form.definition), field="output_config.format")
-
-
-def _conversation(request: CountTokensRequest) -> list[dict[str, Any]]:
-    """The messages as chat templates know them."""
-    messages: list[dict[str, Any]] = []
-    if request.system:
-        messages.append({"role": "system", "content": _text(request.system)})
-    for message in request.messages:
-        text = _text(message.content)
-        if messages and messages[-1]["role"] == message.role:
-            messages[-1]["content"] += _TURNS + text
-        else:
-            messages.append({"role": message.role, "content": text})
-    return messages
-
-
-def _text(blocks: Iterable[TextBlock]) -> str:
-    return "".join(block.text for block in blocks)

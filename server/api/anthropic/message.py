@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from server.api.anthropic.ask import Prompt
+from server.api.anthropic.blocks import Block, TextOut, ThinkingOut, ToolUseOut
 from server.api.anthropic.errors import anthropic_error
 from server.api.generation import Ask
 from server.api.rows import End
@@ -10,6 +11,7 @@ from server.api.schema.messages import MessagesRequest
 from server.api.transcript import Piece
 from server.api.wire import Body
 from server.core.errors import ShuttingDown
+from server.core.spoken import CallArguments, CallBegun, CallEnded, Said, Spoken, Thought
 from server.errors import ErrorBody
 
 
@@ -22,7 +24,8 @@ class MessageTelling:
 
     def __init__(self, request: MessagesRequest, ask: Ask, prompt: Prompt) -> None:
         self._request, self._ask, self._prompt = request, ask, prompt
-        self._content: list[Body] = []
+        self._blocks: list[Block] = []
+        self._open = False
         self._end: End | None = None
 
     def opening(self) -> list[Body]:
@@ -30,15 +33,10 @@ class MessageTelling:
         return [{"type": "message_start", "message": self.body()}, {"type": "ping"}]
 
     def add(self, item: Piece | End) -> list[Body]:
-        """The events of a text block, or the last ones."""
+        """The events of content blocks, or the last ones."""
         if isinstance(item, End):
             return self._ended(item)
-        if not item.text:
-            return []
-        events = [] if self._content else [self._begin()]
-        self._content[-1]["text"] += item.text
-        delta = {"type": "text_delta", "text": item.text}
-        return [*events, {"type": "content_block_delta", "index": self._last, "delta": delta}]
+        return [event for spoken in item.spoken for event in self._spoken(spoken)]
 
     def failed(self, error: ErrorBody, request_id: str) -> list[Body]:
         """An error in place of the rest."""
@@ -51,7 +49,7 @@ class MessageTelling:
             "type": "message",
             "role": "assistant",
             "model": self._request.model,
-            "content": [dict(block) for block in self._content],
+            "content": [block.body() for block in self._blocks],
             **self._stop(),
             "usage": {**self._usage(), "service_tier": "standard"},
         }
@@ -61,12 +59,43 @@ class MessageTelling:
 
     @property
     def _last(self) -> int:
-        return len(self._content) - 1
+        return len(self._blocks) - 1
 
-    def _begin(self) -> Body:
-        block: Body = {"type": "text", "text": ""}
-        self._content.append(dict(block))
-        return {"type": "content_block_start", "index": self._last, "content_block": block}
+    def _spoken(self, spoken: Spoken) -> list[Body]:
+        match spoken:
+            case Said(text):
+                return self._grown(TextOut, text)
+            case Thought(text):
+                return self._grown(ThinkingOut, text)
+            case CallBegun(index, name):
+                call_id = f"toolu_{self._ask.row_id.removeprefix('msg_')}_{index}"
+                return self._begun(ToolUseOut(call_id, name))
+            case CallArguments(_, text):
+                return [self._delta(text)]
+            case CallEnded():
+                return self._stopped()
+
+    def _grown(self, kind: type[TextOut] | type[ThinkingOut], text: str) -> list[Body]:
+        going_on = self._open and isinstance(self._blocks[-1], kind)
+        events = [] if going_on else self._begun(kind())
+        return [*events, self._delta(text)]
+
+    def _begun(self, block: Block) -> list[Body]:
+        events = self._stopped()
+        start = {"content_block": block.body()}
+        self._blocks.append(block)
+        self._open = True
+        return [*events, {"type": "content_block_start", "index": self._last, **start}]
+
+    def _delta(self, text: str) -> Body:
+        delta = self._blocks[-1].add(text)
+        return {"type": "content_block_delta", "index": self._last, "delta": delta}
+
+    def _stopped(self) -> list[Body]:
+        if not self._open:
+            return []
+        self._open = False
+        return [{"type": "content_block_stop", "index": self._last}]
 
     def _ended(self, end: End) -> list[Body]:
         if end.cut:
@@ -74,9 +103,8 @@ class MessageTelling:
                 "The server is shutting down and had to stop this message; send it again."
             )
         self._end = end
-        stop = {"type": "content_block_stop", "index": self._last}
         return [
-            *([stop] if self._content else []),
+            *self._stopped(),
             {"type": "message_delta", "delta": self._stop(), "usage": self._usage()},
             {"type": "message_stop"},
         ]
@@ -90,8 +118,8 @@ class MessageTelling:
     def _reason(self, end: End) -> str:
         if end.stop is not None:
             return "stop_sequence"
-        if end.reason == "stop":
-            return "end_turn"
+        if end.reason != "length":
+            return "tool_use" if end.reason == "tool_calls" else "end_turn"
         full = end.completion_tokens < self._request.max_tokens
         return "model_context_window_exceeded" if full else "max_tokens"
 
@@ -99,9 +127,12 @@ class MessageTelling:
         """Read from the cache and read anew add up to the prompt."""
         end = self._end
         cached = 0 if end is None else end.cached_tokens
+        thought = None if end is None else end.reasoning_tokens
+        details = {"output_tokens_details": {"thinking_tokens": thought}}
         return {
             "input_tokens": self._prompt.tokens - cached,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": cached,
             "output_tokens": 0 if end is None else end.completion_tokens,
+            **({} if thought is None else details),
         }

@@ -16,7 +16,9 @@ from server.api.schema.fields import (
     unsupported,
     wrong,
 )
-from server.api.schema.variants import known_type
+from server.api.schema.messages_tools import CacheControl, MessageTools, Thinking, ToolChoice
+from server.api.schema.tools import ToolName
+from server.api.schema.variants import by_type, known_type, variant
 
 _MAX_STOPS = 64
 _MAX_STOP_LENGTH = 256
@@ -35,11 +37,8 @@ _REFUSED_BLOCKS = frozenset(
         "search_result",
         "server_tool_use",
         "text_editor_code_execution_tool_result",
-        "thinking",
         "tool_reference",
-        "tool_result",
         "tool_search_tool_result",
-        "tool_use",
         "web_fetch_tool_result",
         "web_search_tool_result",
     }
@@ -50,11 +49,6 @@ _REFUSED_BLOCKS = frozenset(
 def _standard_only(value: object) -> None:
     if value not in (None, "standard"):
         raise unsupported("this server has one speed, 'standard'")
-
-
-def _thinking_off(value: object) -> None:
-    if value is not None and value != {"type": "disabled"}:
-        raise unsupported('this server supports only {"type": "disabled"} so far')
 
 
 def _stop_sequences(value: object) -> object:
@@ -79,11 +73,13 @@ def _blocks(value: object) -> object:
     return value
 
 
-class CacheControl(Schema):
-    """A mark at a block. Prefixes are kept without it too, so it changes nothing."""
+def _result_blocks(value: object) -> object:
+    return [] if value in (None, []) else _blocks(value)
 
-    type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] | None = None
+
+def _direct_caller(value: object) -> None:
+    if value not in (None, {"type": "direct"}):
+        raise unsupported('this server supports only {"type": "direct"}')
 
 
 class TextBlock(Schema):
@@ -95,7 +91,52 @@ class TextBlock(Schema):
     citations: Unsupported = None
 
 
-Block = Annotated[TextBlock, BeforeValidator(known_type(["text"], _REFUSED_BLOCKS))]
+CallId = Annotated[str, Field(min_length=1, max_length=512)]
+ResultBlock = Annotated[TextBlock, BeforeValidator(known_type(["text"], _REFUSED_BLOCKS))]
+
+
+class ToolUseBlock(Schema):
+    """A call that an earlier message made."""
+
+    type: Literal["tool_use"]
+    id: CallId
+    name: ToolName
+    input: dict[str, Any]
+    cache_control: CacheControl | None = None
+    caller: Annotated[Any, AfterValidator(_direct_caller)] = None
+    toolset_name: Unsupported = None
+
+
+class ToolResultBlock(Schema):
+    """What a call has given. A string as content is the same as one text block."""
+
+    type: Literal["tool_result"]
+    tool_use_id: CallId
+    content: Annotated[list[ResultBlock], FailFast(), BeforeValidator(_result_blocks)] = Field(
+        default_factory=list
+    )
+    is_error: bool | None = None
+    cache_control: CacheControl | None = None
+    toolset_name: Unsupported = None
+
+
+class ThinkingBlock(Schema):
+    """What was thought before an earlier message. The signature is not looked at."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: str = ""
+
+
+_TAKEN_BLOCKS = ("text", "tool_use", "tool_result", "thinking")
+Block = Annotated[
+    Annotated[TextBlock, variant("text")]
+    | Annotated[ToolUseBlock, variant("tool_use")]
+    | Annotated[ToolResultBlock, variant("tool_result")]
+    | Annotated[ThinkingBlock, variant("thinking")],
+    by_type(),
+    BeforeValidator(known_type(_TAKEN_BLOCKS, _REFUSED_BLOCKS)),
+]
 Blocks = Annotated[list[Block], FailFast(), BeforeValidator(_blocks)]
 Texts = Annotated[list[TextBlock], FailFast(), BeforeValidator(_blocks)]
 
@@ -137,9 +178,9 @@ class CountTokensRequest(Schema):
     cache_control: CacheControl | None = None
     output_config: OutputConfig | None = None
     speed: Annotated[Any, AfterValidator(_standard_only)] = None
-    thinking: Annotated[Any, AfterValidator(_thinking_off)] = None
-    tool_choice: Unsupported = None
-    tools: Unsupported = None
+    thinking: Thinking | None = None
+    tool_choice: ToolChoice | None = None
+    tools: MessageTools = Field(default_factory=list)
     compaction: Unsupported = None
     context_management: Unsupported = None
     mcp_servers: Unsupported = None

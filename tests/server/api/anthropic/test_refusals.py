@@ -21,6 +21,7 @@ from tests.server.api.strict import strictly
 
 pytestmark = pytest.mark.anyio
 URL = "/v1/messages"
+TOOL = {"name": "weather", "input_schema": {"type": "object"}}
 
 
 def error_of(response: httpx.Response) -> tuple[int, str, str]:
@@ -39,14 +40,18 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
     [
         ({"output_config": {"effort": "low"}}, "output_config.effort"),
         ({"speed": "fast"}, "speed"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+        ({"thinking": {"type": "between_tools"}}, "thinking"),
+        ({"thinking": {"type": "adaptive", "display": "omitted"}}, "thinking.display"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]"),
+        ({"tools": [{**TOOL, "defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"tools": [{**TOOL, "input_examples": [{}]}]}, "tools[0].input_examples"),
     ],
 )
 def test_a_value_of_the_reference_that_has_no_effect_here_is_refused(
     fields: dict[str, Any], path: str
 ) -> None:
     """By its name; the fields that are refused whatever they hold stand in the docs' table."""
-    with pytest.raises(UnsupportedField, match=f"^{path}: ") as refused:
+    with pytest.raises(UnsupportedField, match=f"^{re.escape(path)}: ") as refused:
         read(MessagesRequest, message(**fields))
     assert refused.value.param == path
 
@@ -87,6 +92,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"service_tier": "priority"}, "service_tier"),
     ({"metadata": {"user_id": 7}}, "metadata.user_id"),
     ({"stream": "yes"}, "stream"),
+    ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools[0].name"),
+    ({"tools": [{"name": "a"}]}, "tools[0].input_schema"),
+    ({"tool_choice": {"type": "required"}}, "tool_choice.type"),
+    ({"thinking": {"type": "enabled", "budget_tokens": 9}}, "thinking.budget_tokens"),
+    ({"thinking": {"type": "long"}}, "thinking"),
     ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
 ]
 
