@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from server.api.generation import Ask
 from server.api.parts import Parts
-from server.api.responses.output import MessageOutput
+from server.api.responses.outputs import Outputs
 from server.api.rows import End
+from server.api.schema.fields import Schema
 from server.api.schema.responses import ResponsesRequest
+from server.api.schema.responses_tools import ToolChoice, Word
 from server.api.transcript import Piece
 from server.api.wire import Body, TokenTexts
 from server.core.errors import ShuttingDown
@@ -33,11 +35,10 @@ class ResponseTelling:
         closed: Callable[[ResponseTelling], None],
     ) -> None:
         self._request, self._ask, self._parts, self._closed = request, ask, parts, closed
-        self._texts = TokenTexts(parts.tokenizer)
+        self._outputs = Outputs(TokenTexts(parts.tokenizer), parts.new_id)
         self._created = int(parts.clock())
         self._completed: int | None = None
         self._number = 0
-        self._output: list[MessageOutput] = []
         self._end: End | None = None
         self._error: Body | None = None
         self.status = "in_progress"
@@ -59,15 +60,14 @@ class ResponseTelling:
         """The events of an output item, or the last ones."""
         if isinstance(item, End):
             return self._ended(item)
-        if self.status == "cancelled" or not (item.text or item.reports):
+        if self.status == "cancelled":
             return []
-        return self._numbered(*self._message(), *self._output[-1].add(item))
+        return self._numbered(*self._outputs.add(item))
 
     def cancel(self) -> None:
         """What is there stays, and nothing is added to it."""
         self.status = "cancelled"
-        for output in self._output:
-            output.end("incomplete")
+        self._outputs.cut()
 
     def failed(self, error: ErrorBody, request_id: str) -> list[Body]:  # noqa: ARG002
         """The response with its error."""
@@ -79,8 +79,7 @@ class ResponseTelling:
             "param": fields["param"],
             "type": fields["type"],
         }
-        for output in self._output:
-            output.end("incomplete")
+        self._outputs.cut()
         return self._numbered(self._whole("response.failed"))
 
     def close(self) -> None:
@@ -107,31 +106,23 @@ class ResponseTelling:
             "max_tool_calls": None,
             "metadata": request.metadata or {},
             "model": request.model,
-            "output": [output.body() for output in self._output],
-            "parallel_tool_calls": True,
+            "output": self._outputs.bodies(),
+            "parallel_tool_calls": request.parallel_tool_calls is not False,
             "previous_response_id": request.previous_response_id,
             "prompt_cache_key": request.prompt_cache_key,
-            "reasoning": {"effort": None, "summary": None},
+            "reasoning": {"effort": _effort(request), "summary": None},
             "safety_identifier": request.safety_identifier,
             "service_tier": "default",
             "temperature": 1.0 if request.temperature is None else request.temperature,
-            "text": {"format": _format(request)},
-            "tool_choice": "auto",
-            "tools": [],
+            "text": {"format": _as_sent(request.text.format)},
+            "tool_choice": _choice(request.tool_choice),
+            "tools": [_as_sent(tool) for tool in request.tools],
             "top_logprobs": request.top_logprobs or 0,
             "top_p": 1.0 if request.top_p is None else request.top_p,
             "truncation": "disabled",
             "usage": None if end is None else _usage(end),
             "user": request.user,
         }
-
-    def _message(self) -> list[Body]:
-        """The events that begin a message, unless one is under way."""
-        if self._output:
-            return []
-        item_id = f"msg_{self._parts.new_id()}"
-        self._output.append(MessageOutput(item_id, len(self._output), self._texts))
-        return self._output[-1].begin()
 
     def _ended(self, end: End) -> list[Body]:
         self._end = end
@@ -141,10 +132,9 @@ class ResponseTelling:
             raise ShuttingDown(
                 "The server is shutting down and had to stop this response; send it again."
             )
-        complete = end.reason == "stop"
-        events = self._message()
-        events += self._output[-1].end("completed" if complete else "incomplete")
+        complete = end.reason != "length"
         self.status = "completed" if complete else "incomplete"
+        events = self._outputs.end(self.status)
         self._completed = int(self._parts.clock()) if complete else None
         return self._numbered(*events, self._whole(f"response.{self.status}"))
 
@@ -159,8 +149,27 @@ class ResponseTelling:
         return numbered
 
 
-def _format(request: ResponsesRequest) -> Body:
-    return request.text.format.model_dump(by_alias=True, exclude_unset=True)
+def _effort(request: ResponsesRequest) -> str | None:
+    return None if request.reasoning is None else request.reasoning.effort
+
+
+def _choice(choice: ToolChoice | None) -> str | Body:
+    if choice is None or isinstance(choice, Word):
+        return "auto" if choice is None else choice.type
+    named = (
+        {"tools": [_as_sent(tool) for tool in choice.tools]} if choice.type != "function" else {}
+    )
+    return {**_as_sent(choice), **named}
+
+
+def _as_sent(value: Schema) -> Body:
+    """The fields that the reference defines, as the request has them."""
+    defined = type(value).model_fields.items()
+    return {
+        info.alias or name: getattr(value, name)
+        for name, info in defined
+        if name in value.model_fields_set
+    }
 
 
 def _usage(end: End) -> Body:
@@ -168,6 +177,6 @@ def _usage(end: End) -> Body:
         "input_tokens": end.prompt_tokens,
         "input_tokens_details": {"cached_tokens": end.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": end.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": end.reasoning_tokens or 0},
         "total_tokens": end.prompt_tokens + end.completion_tokens,
     }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from server.api.conversing import encoding
 from server.api.encoded import Encoded
 from server.api.generation import Ask
 from server.api.parts import Parts
-from server.api.responses.items import conversation
+from server.api.responses.conversation import conversation_of
 from server.api.responses.stored import Kept, items_of
 from server.api.schema.responses import LOGPROBS, PlainFormat, ResponsesRequest, SchemaFormat
 from server.api.wire import Body
@@ -40,10 +41,15 @@ def response_ask(
 ) -> Ask:
     """What ``request`` asks of the engine; ``items`` are its own, ``history`` comes before them."""
 
+    answer = _constraint(request)
+    effort = None if request.reasoning is None else request.reasoning.effort
+
     def encode(tokenizer: Tokenizer) -> Encoded:
         before = [item for kept in history for item in items_of(kept)]
-        messages = conversation(request.instructions, [*before, *items])
-        return Encoded(tokenizer.encode_chat(messages, template_kwargs={}))
+        made = conversation_of(request, [*before, *items])
+        return encoding(made, effort=effort, effort_field="reasoning.effort", answer=answer)(
+            tokenizer
+        )
 
     return Ask(
         row_id=f"resp_{parts.new_id()}",
@@ -52,7 +58,7 @@ def response_ask(
         prompt_field="input",
         max_tokens=request.max_output_tokens,
         sampling=_sampling(request, parts.draw_seed()),
-        constraint=_constraint(request),
+        constraint=answer,
     )
 
 

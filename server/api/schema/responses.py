@@ -18,6 +18,8 @@ from server.api.schema.fields import (
     unsupported,
     wrong,
 )
+from server.api.schema.responses_tools import FunctionTools, Reasoning, ToolChoice
+from server.api.schema.tools import ToolName
 from server.api.schema.variants import by_type, known_type, variant
 
 LOGPROBS = "message.output_text.logprobs"
@@ -49,8 +51,6 @@ _REFUSED_ITEMS = frozenset(
         "custom_tool_call",
         "custom_tool_call_output",
         "file_search_call",
-        "function_call",
-        "function_call_output",
         "image_generation_call",
         "item_reference",
         "local_shell_call",
@@ -61,7 +61,6 @@ _REFUSED_ITEMS = frozenset(
         "mcp_list_tools",
         "program",
         "program_output",
-        "reasoning",
         "shell_call",
         "shell_call_output",
         "tool_search_call",
@@ -111,11 +110,12 @@ def _medium_only(value: object) -> None:
         raise unsupported("this server supports only 'medium'")
 
 
-def _no_reasoning(value: object) -> None:
-    if isinstance(value, dict) and all(each is None for each in value.values()):
-        return
-    if value is not None:
-        raise unsupported("this server does not support the field; leave it out")
+def _direct_caller(value: object) -> None:
+    if value not in (None, {"type": "direct"}):
+        raise unsupported('this server supports only {"type": "direct"}')
+
+
+CallId = Annotated[str, Field(min_length=1, max_length=512)]
 
 
 class TextPart(Schema):
@@ -149,8 +149,72 @@ class MessageItem(Schema):
         return "".join(part.text for part in self.content)
 
 
+class CallItem(Schema):
+    """A call that an earlier response made; the arguments are JSON as the model wrote it."""
+
+    type: Literal["function_call"]
+    call_id: CallId
+    name: ToolName
+    arguments: str
+    id: Label | None = None
+    status: Status | None = None
+    runs_async: Annotated[FalseOnly, Field(alias="async")] = None
+    caller: Annotated[Any, AfterValidator(_direct_caller)] = None
+    created_by: Unsupported = None
+    namespace: Unsupported = None
+
+
+class CallOutputItem(Schema):
+    """What a call has given. A string as output is the same as one part."""
+
+    type: Literal["function_call_output"]
+    call_id: CallId
+    output: Annotated[list[Part], FailFast(), BeforeValidator(_parts)]
+    id: Label | None = None
+    status: Status | None = None
+    caller: Annotated[Any, AfterValidator(_direct_caller)] = None
+    created_by: Unsupported = None
+    name: str | None = None
+    namespace: Unsupported = None
+
+    @property
+    def text(self) -> str:
+        """The output, its parts joined."""
+        return "".join(part.text for part in self.output)
+
+
+class ThoughtPart(Schema):
+    """Reasoning, or a summary of it."""
+
+    type: Literal["reasoning_text", "summary_text"]
+    text: str
+
+
+class ReasoningItem(Schema):
+    """What was thought before an earlier answer."""
+
+    type: Literal["reasoning"]
+    summary: list[ThoughtPart] = Field(default_factory=list)
+    content: list[ThoughtPart] | None = None
+    id: Label | None = None
+    status: Status | None = None
+    encrypted_content: Unsupported = None
+
+    @property
+    def text(self) -> str:
+        """The reasoning, else its summary."""
+        return "".join(part.text for part in self.content or self.summary)
+
+
+_TAKEN_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
+AnyItem = MessageItem | CallItem | CallOutputItem | ReasoningItem
 Item = Annotated[
-    MessageItem, BeforeValidator(known_type(["message"], _REFUSED_ITEMS, default="message"))
+    Annotated[MessageItem, variant("message")]
+    | Annotated[CallItem, variant("function_call")]
+    | Annotated[CallOutputItem, variant("function_call_output")]
+    | Annotated[ReasoningItem, variant("reasoning")],
+    by_type("message"),
+    BeforeValidator(known_type(_TAKEN_ITEMS, _REFUSED_ITEMS, default="message")),
 ]
 
 
@@ -206,6 +270,9 @@ class StreamOptions(Schema):
     include_obfuscation: FalseOnly = None
 
 
+Tools = Annotated[FunctionTools, BeforeValidator(lambda value: value or [])]
+
+
 class ResponsesRequest(Schema):
     """The whole body."""
 
@@ -219,7 +286,7 @@ class ResponsesRequest(Schema):
     max_output_tokens: TokenCount | None = None
     metadata: Metadata | None = None
     prompt_cache_key: Label | None = None
-    reasoning: Annotated[Any, AfterValidator(_no_reasoning)] = None
+    reasoning: Reasoning | None = None
     safety_identifier: Label | None = None
     service_tier: Tier | None = None
     store: bool | None = None
@@ -230,10 +297,10 @@ class ResponsesRequest(Schema):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     truncation: Annotated[Any, AfterValidator(_disabled_only)] = None
+    parallel_tool_calls: bool | None = None
+    tool_choice: ToolChoice | None = None
+    tools: Tools = Field(default_factory=list)
     user: Label | None = None
-    parallel_tool_calls: Unsupported = None
-    tool_choice: Unsupported = None
-    tools: Unsupported = None
     access_programs: Unsupported = None
     background_options: Unsupported = None
     context_management: Unsupported = None

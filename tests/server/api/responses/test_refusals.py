@@ -14,6 +14,7 @@ from tests.server.api.requests import read
 from tests.server.api.responses.asking import LOGPROBS, ask, response
 from tests.server.api.serving import error_of, serving
 
+FUNCTION = {"type": "function", "name": "weather", "parameters": {}, "strict": None}
 FORMAT = {"type": "json_schema", "name": "a", "schema": {"type": "object"}}
 
 
@@ -23,7 +24,13 @@ def user(*parts: Any) -> list[Any]:
 
 
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
-    ({"reasoning": {"effort": "low"}}, "reasoning"),
+    ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
+    ({"tools": [{"type": "web_search"}]}, "tools[0]"),
+    ({"tools": [{"type": "custom", "name": "x"}]}, "tools[0]"),
+    ({"tools": [{**FUNCTION, "async": True}]}, "tools[0].async"),
+    ({"tools": [{**FUNCTION, "output_schema": {}}]}, "tools[0].output_schema"),
+    ({"tool_choice": {"type": "mcp"}}, "tool_choice"),
+    ({"input": [{"type": "reasoning", "encrypted_content": "x"}]}, "input[0].encrypted_content"),
     ({"truncation": "auto"}, "truncation"),
     ({"text": {"verbosity": "low"}}, "text.verbosity"),
     ({"text": {"format": {"type": "grammar"}}}, "text.format"),
@@ -68,6 +75,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"service_tier": "gold"}, "service_tier"),
     ({"store": "yes"}, "store"),
     ({"text": {"format": {"type": "xml"}}}, "text.format"),
+    ({"tools": [{**FUNCTION, "name": "a b"}]}, "tools[0].name"),
+    ({"tools": [{"type": "tool"}]}, "tools[0]"),
+    ({"tool_choice": "any"}, "tool_choice"),
+    ({"tool_choice": {"type": "auto"}}, "tool_choice"),
+    ({"tool_choice": {"type": "function"}}, "tool_choice.name"),
+    ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
+    ({"input": [{"type": "function_call", "call_id": "c", "name": "x"}]}, "input[0].arguments"),
+    ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "input[0].output"),
     ({"text": {"format": {**FORMAT, "name": "a b"}}}, "text.format.name"),
     ({"text": {"format": {**FORMAT, "schema": []}}}, "text.format.schema"),
 ]
