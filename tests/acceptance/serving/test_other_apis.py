@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,39 @@ async def test_counted_tokens_are_those_of_the_message(anthropic: AsyncAnthropic
     message = await messaged(anthropic, "a4", QUESTIONS[0])
     usage = message.usage
     assert counted.input_tokens == usage.input_tokens + usage.cache_read_input_tokens
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+async def test_a_required_call_is_valid_by_every_api(
+    chain: str | None, openai: AsyncOpenAI, anthropic: AsyncAnthropic
+) -> None:
+    """The tiny model knows nothing of tools; what it is held to makes a call of its words."""
+    schema = {
+        "type": "object",
+        "properties": {"day": {"enum": ["today", "tomorrow"]}},
+        "required": ["day"],
+        "additionalProperties": False,
+    }
+    function: Any = {"type": "function", "name": "weather", "parameters": schema, "strict": True}
+    response = await openai.responses.create(
+        model=model_of(chain),
+        input=QUESTIONS[0],
+        tools=[function],
+        tool_choice="required",
+        temperature=0,
+    )
+    tool: Any = {"name": "weather", "input_schema": schema, "strict": True}
+    message = await anthropic.messages.create(
+        model=model_of(chain),
+        messages=[{"role": "user", "content": QUESTIONS[0]}],
+        tools=[tool],
+        tool_choice={"type": "tool", "name": "weather"},
+        max_tokens=200,
+        extra_body={"temperature": 0},
+    )
+    calls = [json.loads(item.arguments) for item in response.output if item.type == "function_call"]
+    uses = [block.input for block in message.content if block.type == "tool_use"]
+    assert message.stop_reason == "tool_use"
+    assert len(uses) == 1
+    assert calls
+    assert all(call["day"] in ("today", "tomorrow") for call in [*calls, *uses])
