@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from server.api.schema.responses import (
+from server.api.schema.responses_items import (
     AnyItem,
     CallItem,
     CallOutputItem,

@@ -35,8 +35,10 @@ async def test_a_function_is_called_and_answered_by_openai_s_client() -> None:
             assert call.type == "function_call"
             assert (arguments[-1], call.arguments) == (OSLO, OSLO)
             history: Any = [QUESTION, thought, words, call]
-            result = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
-            await client.responses.create(model=BASE, input=[*history, result], tools=tools)
+            history.append(
+                {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+            )
+            await client.responses.create(model=BASE, input=history, tools=tools)
         lines = prompt_of(server).split("\n")
     assert lines[-2] == f'<tool>rain{{"tool_call_id": "{call.call_id}"}}'
     assert '"reasoning_content": "Hm."' in lines[-3]

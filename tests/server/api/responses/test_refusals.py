@@ -14,7 +14,7 @@ from tests.server.api.requests import read
 from tests.server.api.responses.asking import LOGPROBS, ask, response
 from tests.server.api.serving import error_of, serving
 
-FUNCTION = {"type": "function", "name": "weather", "parameters": {}, "strict": None}
+FUNCTION: dict[str, Any] = {"type": "function", "name": "weather", "parameters": {}, "strict": None}
 FORMAT = {"type": "json_schema", "name": "a", "schema": {"type": "object"}}
 
 
