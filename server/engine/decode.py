@@ -19,7 +19,7 @@ from server.engine.speculation import Proposals, Speculation
 from server.engine.verify import Drawn, verify
 
 _PAUSE = 0.1
-"""Of a step: a longer pause before it means that the device was not busy with it all the time."""
+"""Of a step: after a longer pause the device has not been busy with steps all the time."""
 
 
 class DecodeBatch:
@@ -113,7 +113,7 @@ class DecodeBatch:
         A row that has just joined, or whose last token was read already, has none.
         """
         began = time.perf_counter()
-        steady = not self._fresh
+        steady = self._is_steady(began)
         last, report = self._drawn, self._report
         # Where there is no token the row runs on with another one, for this step alone.
         inputs = mx.maximum(last, 0)
@@ -129,7 +129,9 @@ class DecodeBatch:
         if drawn is None:
             drawn = self._read(last, report)
         self._fresh.clear()
-        self._observe(began, length=1, steady=steady)
+        if steady:
+            self._observe(began, length=1)
+        self._ended_s = time.perf_counter()
         return drawn
 
     def _catch_up(self) -> list[Drawn]:
@@ -146,7 +148,7 @@ class DecodeBatch:
         last = [0 if run[-1].token is None else run[-1].token.token for run in runs]
         self._drawn = mx.array(last, mx.int32)
         self._sampler = None
-        self._observe(began, length=1 + max(map(len, proposals)), steady=True)
+        self._observe(began, length=1 + max(map(len, proposals)))
         self._speculation.count(
             proposed=sum(map(len, proposals)), accepted=sum(map(len, runs)) - len(runs)
         )
@@ -162,12 +164,18 @@ class DecodeBatch:
             if row not in self._fresh
         ]
 
-    def _observe(self, began: float, *, length: int, steady: bool) -> None:
-        """Learn how long a step takes, where nothing else held the device up or gave it time."""
-        pause, self._ended_s = began - self._ended_s, time.perf_counter()
-        times, rows = self._speculation.times, len(self.rows)
-        if steady and pause < _PAUSE * times.expected(rows, 1):
-            times.observe(rows, length, self._ended_s - began)
+    def _observe(self, began: float, *, length: int) -> None:
+        """Learn how long a step took."""
+        self._speculation.times.observe(len(self.rows), length, time.perf_counter() - began)
+
+    def _is_steady(self, began: float) -> bool:
+        """Whether the device works on one step after the other, so that one's length can be seen.
+
+        A row that has just joined, or other work between two steps, hides it.
+        """
+        pause = began - self._ended_s
+        expected = self._speculation.times.expected(len(self.rows), 1)
+        return not self._fresh and pause < _PAUSE * expected
 
     def _plan(self) -> Route:
         if self._route is None:

@@ -6,7 +6,9 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -106,6 +108,26 @@ async def test_together_and_staggered_each_stream_says_what_plain_mlx_lm_says(
     client.assert_cold(asked, answers)
     staggered = await asyncio.gather(*(ask(number) for number in range(len(asked))))
     client.assert_cold(asked, staggered)
+
+
+async def test_chains_that_guess_ahead_say_what_plain_mlx_lm_says(
+    client: Asker, server: ServerProcess
+) -> None:
+    """Texts that repeat their question: several tokens a step, of several chains at once."""
+    question = "Say it again: " + "the sea and the ships, " * 6
+    asked = [(chain, question) for chain in (None, *CHAINS)]
+    before = engine_stats(server)
+    answers = await asyncio.gather(*(client.ask(*each) for each in asked))
+    client.assert_cold(asked, answers)
+    assert engine_stats(server)["accepted_tokens"] > before["accepted_tokens"]
+
+
+def engine_stats(server: ServerProcess) -> dict[str, Any]:
+    """What ``/admin/engine`` counts."""
+    found: dict[str, Any] = httpx.get(f"{server.serving()}/admin/engine", timeout=20).json()[
+        "stats"
+    ]
+    return found
 
 
 async def test_an_adapter_in_a_hub_snapshot_is_served_through_its_links(client: Asker) -> None:

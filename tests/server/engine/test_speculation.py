@@ -22,7 +22,7 @@ from server.core.messages import (
 )
 from server.engine.device import Limits
 from tests.diverged import write_diverged
-from tests.equality import TOLERANCE
+from tests.equality import TOLERANCE, assert_same_tokens, solo_greedy
 from tests.server.engine.guessing import Continuations, guess
 from tests.server.engine.rig import LIMITS, Bench, running, tokens
 
@@ -245,3 +245,37 @@ async def test_a_row_that_repeats_itself_is_guessed_by_its_own_tokens(runs: Runs
     assert [tokens(events) for events in found] == [[40] * 200] * 2
     assert runs.stats.accepted_tokens > 100
     assert runs.stats.steps < 150
+
+
+_STORY = (
+    "The harbour was built in 1872 by the engineer Mary Dunmore. The first stone was laid in "
+    "April, and by the end of the summer four hundred men worked on the quays."
+)
+
+
+@pytest.mark.slow
+async def test_a_model_that_echoes_is_guessed_right_and_says_what_plain_mlx_lm_says(
+    embedded_model: Path,
+) -> None:
+    """A real model, nobody tells the engine what to guess, and rows that guess stand mixed."""
+    tokenizer = load_tokenizer(embedded_model)
+    asked = [
+        f"Repeat the following text exactly, word by word:\n\n{_STORY}",
+        "Why is the sky blue?",
+        f"Write this text again, with 1899 in place of 1872:\n\n{_STORY}",
+    ]
+    prompts = [
+        tokenizer.encode_chat([{"role": "user", "content": text}], template_kwargs={})
+        for text in asked
+    ]
+    async with running(embedded_model, {}, GUESSING) as bench:
+        rows = [bench.row(None, prompt, max_tokens=40) for prompt in prompts]
+        found = await asyncio.gather(*(bench.ask(row) for row in rows))
+        stats = bench.engine.stats()
+    solos = [solo_greedy(embedded_model, None, prompt, 40) for prompt in prompts]
+    assert_same_tokens(
+        [solo.tokens for solo in solos],
+        [tokens(events) for events in found],
+        [solo.margins for solo in solos],
+    )
+    assert stats.accepted_tokens > 10
