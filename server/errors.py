@@ -8,7 +8,7 @@ for a class without a row and for a row without a class.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NotRequired, TypedDict
 
 _CLIENT = "invalid_request_error"
@@ -43,8 +43,9 @@ class ErrorContent(TypedDict):
 class Wire:
     """One row of the table.
 
-    ``retry_after_s`` becomes the Retry-After header. ``retry`` False sends ``x-should-retry:
-    false``, which the OpenAI SDK obeys where it would repeat a status by itself.
+    ``retry_after_s`` becomes the Retry-After header, where the error has none of its own. ``retry``
+    False sends ``x-should-retry: false``, which the OpenAI SDK obeys where it would repeat a status
+    by itself.
     """
 
     status: int
@@ -71,7 +72,7 @@ TABLE: Final[dict[str, Wire]] = {
     _CORE + "UnsupportedMediaType": Wire(415, _CLIENT, "unsupported_media_type"),
     _CORE + "RouteNotFound": Wire(404, _CLIENT, "route_not_found"),
     _CORE + "MethodNotAllowed": Wire(405, _CLIENT, "method_not_allowed"),
-    _CORE + "QueueFull": Wire(429, _RATE, "queue_full", retry_after_s=1),
+    _CORE + "QueueFull": Wire(429, _RATE, "queue_full"),
     _CORE + "DeadlineExceeded": Wire(408, _CLIENT, "deadline_exceeded", retry=False),
     _CORE + "SlowReader": Wire(408, _CLIENT, "slow_reader", retry=False),
     _CORE + "AdapterUnavailable": Wire(503, _SERVER, "adapter_unavailable", retry=False),
@@ -141,6 +142,8 @@ def to_body(error: BaseException, *, request_id: str = "") -> ErrorBody:
     for ancestor in type(error).__mro__:
         wire = TABLE.get(qualified_name(ancestor))
         if wire is not None:
+            after = getattr(error, "retry_after_s", None)
+            wire = wire if after is None else replace(wire, retry_after_s=after)
             body = _body(wire, str(error), getattr(error, "param", None))
             faults = getattr(error, "faults", ())
             if faults:

@@ -177,6 +177,7 @@ def _limits(settings: Settings, path: Path, free: int) -> Limits:
         prefill_block_s=settings.prefill_block_ms / 1000,
         train_share=settings.train_share,
         queue_limit=settings.queue_limit,
+        queue_kv_factor=settings.queue_kv_factor,
         event_queue_limit=settings.event_queue_limit,
         adapter_budget_bytes=adapter_bytes,
         kv_budget_tokens=max(256, kv_bytes // _kv_bytes_per_token(settings, path)),

@@ -87,6 +87,12 @@ class Settings(BaseModel):
     queue_limit: int = Field(
         default=256, ge=1, description="Requests that may wait for the device; one more gets 429."
     )
+    queue_kv_factor: int = Field(
+        default=8,
+        ge=0,
+        description="Requests that wait may together need so many times the KV cache; one more "
+        "gets 429.",
+    )
     max_rows: int = Field(default=32, ge=1, description="Rows of a decode batch.")
     prefill_rows: int = Field(default=8, ge=1, description="Rows of a prefill batch.")
     prefill_block_ms: int = Field(

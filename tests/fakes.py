@@ -96,7 +96,9 @@ class FakeEngine:
         if not request.prompt or len(request.prompt) + request.max_tokens > self._context:
             raise InvalidRequest(f"a row holds from 1 to {self._context} tokens")
         if len(self._waiting) >= self._queue_limit:
-            raise QueueFull(f"{self._queue_limit} requests wait already; try again in a moment")
+            raise QueueFull(
+                f"{self._queue_limit} requests wait already; try again in a moment", retry_after_s=3
+            )
         row = Row(request, iter(self.script(request)), Constrained(request.constraint))
         self.submitted.append(request)
         self._waiting[request.request_id] = row

@@ -28,6 +28,7 @@ def chat_ask(request: ChatRequest, parts: Parts) -> Ask:
         sampling=sampling_of(request, logprobs=logprobs, draw_seed=parts.draw_seed),
         stops=request.stop,
         choices=request.choices,
+        priority=request.priority or 0,
     )
 
 

@@ -32,6 +32,7 @@ def completion_ask(request: CompletionRequest, parts: Parts) -> Ask:
         sampling=sampling_of(request, logprobs=logprobs, draw_seed=parts.draw_seed),
         stops=request.stop,
         choices=request.candidates,
+        priority=request.priority or 0,
         choices_field="n" if request.best_of is None else "best_of",
         echo=texts if request.echo else (),
         prompt_logprobs=request.logprobs if request.echo else None,

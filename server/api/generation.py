@@ -31,7 +31,7 @@ class Ask:
     continued ``choices`` times by rows with the index ``prompt * choices + choice``; a choice has
     a seed of its own, the first one that of ``sampling``. ``echo`` has, for each prompt, the text
     as it was sent, None for tokens; it is empty where the prompt is not part of the answer.
-    ``prompt_logprobs`` needs it.
+    ``prompt_logprobs`` needs it. Of a lower ``priority`` rows start earlier.
     """
 
     row_id: str
@@ -47,6 +47,7 @@ class Ask:
     echo: tuple[str | None, ...] = ()
     prompt_logprobs: int | None = None
     cut_to_context: bool = False
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,7 @@ def _requests(ask: Ask, prompts: Sequence[_Prompt], parts: Parts, target: Target
                     end_tokens=parts.tokenizer.end_tokens,
                     revision=target.revision,
                     flow=target.flow,
+                    priority=ask.priority,
                     constraint=prompt.constraint,
                     prompt_logprobs=ask.prompt_logprobs,
                 )

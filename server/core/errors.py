@@ -67,7 +67,16 @@ class MethodNotAllowed(ServeError):
 
 
 class QueueFull(ServeError):
-    """The engine's queue is full; try again after a while."""
+    """The engine's queue is full.
+
+    ``retry_after_s`` is when there should be room by what was measured, None where nothing was.
+    """
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(ServeError):

@@ -153,6 +153,7 @@ class EngineStats:
     ``accepted_tokens`` those of them that were drawn. ``kv_bytes`` is what the rows' KV caches
     take, with the room that they have in reserve. ``adapter_hits`` counts rows whose adapter was
     resident when they came, ``adapter_misses`` those that had to wait for it.
+    ``row_s`` is how far apart rows end while there are any, 0 before the second one.
     ``memory_bytes`` is what the process's arrays take on the device.
     """
 
@@ -183,6 +184,7 @@ class EngineStats:
     prefix_cache_tokens: int = 0
     prefill_tokens_per_s: float = 0.0
     decode_step_s: float = 0.0
+    row_s: float = 0.0
     lent_pieces: int = 0
     lent_s: float = 0.0
     longest_piece_s: float = 0.0

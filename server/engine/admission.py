@@ -133,8 +133,8 @@ class Admission:
         )
 
     def _expected(self, row: Row) -> int:
-        left = min(row.request.max_tokens - len(row.generated), self._limits.reserve_tokens)
-        return row.length + left
+        left = row.request.max_tokens - len(row.generated)
+        return self._limits.expected(row.length, left)
 
     def _room(self, running: Sequence[Row]) -> Room:
         longest = max(map(self._expected, running), default=0)

@@ -17,7 +17,8 @@ class Limits:
     """Bounds of the engine: counts of rows, tokens, bytes and seconds.
 
     ``reserve_tokens`` is what a row without a short ``max_tokens`` is reserved beyond its prompt;
-    where rows grow past the KV budget, the youngest is preempted and computed again later.
+    where rows grow past the KV budget, the least urgent is preempted and computed again later.
+    Rows that need ``queue_kv_factor`` times that budget may wait.
     ``prefix_cache_bytes`` 0 keeps no prefix. ``speculate`` lets rows draw several tokens in one
     step where that is expected to win. ``train_share`` is the share of the device's time that lent
     pieces get while rows are served.
@@ -30,11 +31,16 @@ class Limits:
     event_queue_limit: int
     adapter_budget_bytes: int
     kv_budget_tokens: int
+    queue_kv_factor: int = 8
     prefix_cache_bytes: int = 0
     speculate: bool = True
     train_share: float = 0.25
     reserve_tokens: int = 512
     most_prefill_tokens: int = 2048
+
+    def expected(self, prompt: int, max_tokens: int) -> int:
+        """Tokens that a row is reserved to hold."""
+        return prompt + min(max_tokens, self.reserve_tokens)
 
     @property
     def most_guessed_tokens(self) -> int:

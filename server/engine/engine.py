@@ -12,10 +12,10 @@ from dataclasses import replace
 import mlx.core as mx
 
 from adapters.errors import AdapterError
+from server.core.backlog import Backlog
 from server.core.errors import (
     EngineFailed,
     InvalidRequest,
-    QueueFull,
     ServeError,
     ShuttingDown,
     UnsupportedField,
@@ -56,6 +56,12 @@ class MlxEngine:
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.device = Lender(self._inbox.put)
         self._streams: dict[str, RowStream] = {}
+        self._backlog = Backlog(
+            rows=limits.max_rows,
+            queue_limit=limits.queue_limit,
+            kv_tokens=limits.kv_budget_tokens,
+            queue_kv_factor=limits.queue_kv_factor,
+        )
         self._refusal: ServeError | None = ShuttingDown("The engine has not been started.")
         self._state = "stopped"
         self._worker: Worker | None = None
@@ -98,12 +104,12 @@ class MlxEngine:
                 f"The prompt has {len(request.prompt)} tokens; the KV cache holds "
                 f"{limits.kv_budget_tokens}. Shorten it, or raise kv_budget_bytes."
             )
-        if len(self._streams) >= limits.max_rows + limits.queue_limit:
-            raise QueueFull(
-                f"{limits.queue_limit} requests wait already. Try again in a moment, or raise "
-                "queue_limit."
-            )
         matcher = None if request.constraint is None else self._matcher(request.constraint)
+        self._backlog.add(
+            request.request_id,
+            limits.expected(len(request.prompt), request.max_tokens),
+            row_s=0.0 if self._worker is None else self._worker.stats.row_s,
+        )
         stream = RowStream(
             limit=limits.event_queue_limit, abandon=lambda: self._abandon(request.request_id)
         )
@@ -204,6 +210,7 @@ class MlxEngine:
 
     def _forget(self, request_id: str) -> None:
         self._streams.pop(request_id, None)
+        self._backlog.remove(request_id)
         if not self._streams:
             self._empty.set()
 

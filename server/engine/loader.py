@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -48,6 +48,11 @@ class AdapterLoader:
         self._tell = tell
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="adapter-loader")
         self._loading: set[str] = set()
+
+    @property
+    def loading(self) -> Collection[str]:
+        """The revisions whose outcome has not been taken yet."""
+        return self._loading
 
     def want(self, revision: str) -> None:
         """Start loading, unless that is under way."""

@@ -26,7 +26,6 @@ class Residency:
         self._bank = bank
         self._loader = loader
         self._moved = moved
-        self._reading: set[str] = set()
         self._in_host: dict[str, Loaded] = {}
         self._upload: Upload | None = None
         self._unwanted: set[str] = set()
@@ -55,21 +54,18 @@ class Residency:
     def want(self, next_cold: Callable[[], str | None]) -> None:
         """Read what is wanted next, as long as not too much is on its way."""
         while len(self._coming()) < _MOST_COMING and (revision := next_cold()) is not None:
-            self._reading.add(revision)
             self._loader.want(revision)
             self._moved(revision)
 
     def arrived(self, loaded: Loaded, *, wanted: bool) -> None:
         """The loader has read and checked a revision; it is let go where nobody waits for it."""
         self._loader.drop(loaded.revision)
-        self._reading.discard(loaded.revision)
         if wanted:
             self._in_host[loaded.revision] = loaded
 
     def failed(self, revision: str) -> None:
         """The loader gave a revision up; the next row that wants it tries again."""
         self._loader.drop(revision)
-        self._reading.discard(revision)
         self._moved(revision)
 
     def drop(self, revision: str) -> None:
@@ -123,7 +119,7 @@ class Residency:
 
     def _coming(self) -> Collection[str]:
         uploading = () if self._upload is None else (self._upload.revision,)
-        return {*self._reading, *self._in_host, *uploading}
+        return {*self._loader.loading, *self._in_host, *uploading}
 
     def _drop_unwanted(self) -> None:
         for revision in [each for each in self._unwanted if not self._bank.is_used(each)]:

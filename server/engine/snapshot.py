@@ -20,18 +20,31 @@ _SMOOTHING = 0.1
 
 @dataclass(slots=True)
 class Counters:
-    """What has been done since the start. ``step_s`` is a moving average in seconds."""
+    """What has been done since the start. ``step_s`` and ``row_s`` are moving averages."""
 
     steps: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
     step_s: float = 0.0
+    row_s: float = 0.0
+    last_end: float | None = None
 
     def stepped(self, seconds: float, *, tokens: int) -> None:
         """One decode step drew so many tokens."""
         self.steps += 1
         self.step_s += _SMOOTHING * (seconds - self.step_s)
         self.generated_tokens += tokens
+
+    def ended(self, now: float) -> None:
+        """A row ended; ``now`` is in seconds, of any clock."""
+        if self.last_end is not None:
+            apart = now - self.last_end
+            self.row_s += (apart - self.row_s) * (_SMOOTHING if self.row_s else 1)
+        self.last_end = now
+
+    def idle(self) -> None:
+        """Nothing runs: the time until the next end says nothing about speed."""
+        self.last_end = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,7 @@ def snapshot(look: Look) -> EngineStats:
         prefix_cache_tokens=look.prefix.reused_tokens,
         prefill_tokens_per_s=look.prefill_tokens_per_s,
         decode_step_s=counters.step_s,
+        row_s=counters.row_s,
         lent_pieces=lent.pieces,
         lent_s=lent.total_s,
         longest_piece_s=lent.longest_s,

@@ -95,8 +95,10 @@ class Worker:
     def _receive(self) -> bool:
         """Take every message; wait for one where there is nothing else to do."""
         while True:
+            if is_idle := self._is_idle():
+                self._counters.idle()
             try:
-                message = self._inbox.get(block=self._is_idle())
+                message = self._inbox.get(block=is_idle)
             except queue.Empty:
                 return True
             if isinstance(message, Stop):
@@ -228,6 +230,7 @@ class Worker:
         else:
             self._decode.leave([row])
         self._waiting.remove(row)
+        self._counters.ended(time.perf_counter())
         self._events.append((request.request_id, event))
 
     def _snapshot(self) -> EngineStats:

@@ -96,7 +96,8 @@ def test_an_error_below_a_row_is_reported_as_its_nearest_ancestor() -> None:
 
 def test_a_full_queue_says_when_to_come_back() -> None:
     """429 carries Retry-After, as RFC 6585 allows and the SDK obeys."""
-    assert to_body(QueueFull("full")).headers == {"retry-after": "1"}
+    assert to_body(QueueFull("full", retry_after_s=7)).headers == {"retry-after": "7"}
+    assert to_body(QueueFull("full")).headers == {}, "it was not measured"
 
 
 def test_a_request_that_took_too_long_is_not_repeated() -> None:

@@ -156,6 +156,7 @@ class GenerationRequest(Schema):
     top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
 
     @property
     def choices(self) -> int:

@@ -70,6 +70,16 @@ async def test_the_base_and_an_adapter_differ_in_the_revision_alone() -> None:
     assert (of_pirate.revision, of_pirate.flow) == (REVISION, "pirate")
 
 
+async def test_the_priority_reaches_the_engine() -> None:
+    """vLLM's field: a lower one is earlier, and 0 is what a request without it has."""
+    async with serving() as server:
+        for fields in ({"priority": -3}, {"priority": None}, {}):
+            assert (await server.chat(**fields, max_tokens=1)).status_code == 200
+            assert (await server.complete(**fields, max_tokens=1)).status_code == 200
+    priorities = [request.priority for request in server.engine.submitted]
+    assert priorities == [-3, -3, 0, 0, 0, 0]
+
+
 async def test_every_sampling_field_reaches_the_engine() -> None:
     """A known parameter that is accepted has its effect."""
     fields = {

@@ -45,7 +45,7 @@ def test_the_schema_knows_every_field_of_the_reference(
     schema: type[GenerationRequest], fields: set[str]
 ) -> None:
     """A field that is missing here would be ignored instead of refused."""
-    ours = {"adapters", "top_k", "min_p", "repetition_penalty"}
+    ours = {"adapters", "top_k", "min_p", "repetition_penalty", "priority"}
     if schema is ChatRequest:
         ours |= {"chat_template_kwargs", "add_generation_prompt", "continue_final_message"}
     assert set(schema.model_fields) == fields | ours
@@ -142,6 +142,10 @@ def test_null_means_absent(field: str) -> None:
         ("top_k", -1),
         ("top_k", 1.5),
         ("min_p", 1.5),
+        ("priority", 1001),
+        ("priority", -1001),
+        ("priority", 0.5),
+        ("priority", True),
         ("repetition_penalty", 0),
         ("model", ""),
         ("model", 5),

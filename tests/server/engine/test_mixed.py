@@ -11,7 +11,7 @@ import pytest
 from adapters.base.load import load_base
 from adapters.errors import BaseError
 from adapters.formats.mlx_lm import read_adapter, write_adapter
-from server.core.errors import AdapterUnavailable, NonFiniteOutput
+from server.core.errors import AdapterUnavailable, NonFiniteOutput, QueueFull
 from server.core.messages import Failed
 from server.engine.device import LoadedModel
 from server.engine.engine import MlxEngine
@@ -151,3 +151,18 @@ async def test_a_diverged_adapter_is_an_error_and_nobody_else_notices(
     assert isinstance(failed.error, NonFiniteOutput)
     assert "after 0 tokens: its training diverged" in str(failed.error)
     assert tokens(beside) == alone
+
+
+async def test_rows_that_need_more_memory_than_may_wait_are_refused_at_once(
+    tiny_model: Path,
+) -> None:
+    """The device did not even look; once the rows before it have ended it is welcome."""
+    limits = replace(LIMITS, kv_budget_tokens=256, queue_kv_factor=0)
+    async with running(tiny_model, {}, limits) as bench:
+        first, second = (bench.row(None, [5] * 200, max_tokens=2) for _ in range(2))
+        events = bench.engine.submit(first)
+        with pytest.raises(QueueFull, match="202 tokens"):
+            bench.engine.submit(second)
+        assert tokens([event async for event in events])
+        assert tokens(await bench.ask(second))
+        assert bench.engine.stats().row_s >= 0
