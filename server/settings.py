@@ -88,7 +88,7 @@ class Settings(BaseModel):
         default=256, ge=1, description="Requests that may wait for the device; one more gets 429."
     )
     queue_kv_factor: int = Field(
-        default=8,
+        default=16,
         ge=0,
         description="Requests that wait may together need so many times the KV cache; one more "
         "gets 429.",

@@ -31,7 +31,7 @@ class Limits:
     event_queue_limit: int
     adapter_budget_bytes: int
     kv_budget_tokens: int
-    queue_kv_factor: int = 8
+    queue_kv_factor: int = 16
     prefix_cache_bytes: int = 0
     speculate: bool = True
     train_share: float = 0.25

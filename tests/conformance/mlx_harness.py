@@ -47,6 +47,7 @@ class MlxHarness:
             event_queue_limit=event_queue_limit,
             adapter_budget_bytes=1 << 26,
             kv_budget_tokens=self.context,
+            queue_kv_factor=1000,
             prefix_cache_bytes=1 << 22,
         )
         return MlxEngine(
