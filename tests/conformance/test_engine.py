@@ -146,3 +146,13 @@ async def test_statistics_count_rows_and_tokens(harness: Harness) -> None:
         assert stats.generated_tokens == 5
         assert stats.prompt_tokens == len(request.prompt)
         assert stats.steps > 0
+
+
+async def test_a_row_that_was_answered_before_is_answered_the_same_again(harness: Harness) -> None:
+    """Whatever an engine kept of the first: it changes no token, and the last one is computed."""
+    async with running(harness) as engine:
+        first, second = [await drain(engine.submit(row(harness))) for _ in range(2)]
+    assert first[:-1] == second[:-1]
+    last = second[-1]
+    assert isinstance(last, Finished)
+    assert 0 <= last.cached_tokens < last.prompt_tokens
