@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.api.chat_conversation import conversation_of
+from server.api.constraining import constraint_of
 from server.api.conversing import encoding
 from server.api.generation import Ask
 from server.api.parts import Parts
@@ -19,14 +20,17 @@ from server.api.wire import Answer, Body, TokenTexts, cut_note, usage_of
 def chat_ask(request: ChatRequest, parts: Parts) -> Ask:
     """What ``request`` asks of the engine."""
     logprobs = (request.top_logprobs or 0) if request.logprobs else None
+    constraint = constraint_of(request)
+    encode = encoding(conversation_of(request), effort=request.reasoning_effort, answer=constraint)
     return Ask(
         row_id=f"chatcmpl-{parts.new_id()}",
         model=request.model,
-        prompts=(encoding(conversation_of(request), effort=request.reasoning_effort),),
+        prompts=(encode,),
         prompt_field="messages",
         max_tokens=request.most_tokens,
         sampling=sampling_of(request, logprobs=logprobs, draw_seed=parts.draw_seed),
         stops=request.stop,
+        constraint=constraint,
         choices=request.choices,
         priority=request.priority or 0,
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+from server.api.constraining import constraint_of
 from server.api.encoded import Encoded
 from server.api.generation import Ask
 from server.api.parts import Parts
@@ -31,6 +32,7 @@ def completion_ask(request: CompletionRequest, parts: Parts) -> Ask:
         max_tokens=request.most_tokens,
         sampling=sampling_of(request, logprobs=logprobs, draw_seed=parts.draw_seed),
         stops=request.stop,
+        constraint=constraint_of(request),
         choices=request.candidates,
         priority=request.priority or 0,
         choices_field="n" if request.best_of is None else "best_of",

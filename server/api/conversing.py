@@ -8,12 +8,13 @@ calls were made, and how many tokens were reasoning.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from server.api.encoded import Encode, Encoded
-from server.core.call_grammar import Speaking, call_grammar
+from server.core.call_grammar import Speaking, call_grammar, thought_then
 from server.core.call_style import CallStyle
 from server.core.conversation import (
     CALL_END,
@@ -119,9 +120,14 @@ def _constraint(
     conversation: Conversation, rules: ReadingRules, dialect: Dialect, answer: Constraint | None
 ) -> Constraint | None:
     """The grammar of the whole answer, None for the request's own constraint or for no other."""
+    if rules.calls is None and answer is not None and rules.thinking:
+        speaking = Speaking(rules.think, rules.thinking, dialect.special)
+        grammar = thought_then(_answer_grammar(answer, "open reasoning"), speaking)
+        return Constraint("lark", grammar, field=answer.field)
     if rules.calls is None or not (_constrains_calls(conversation) or answer is not None):
         return None
-    speaking = Speaking(rules.think, rules.thinking, dialect.special, _answer_grammar(answer))
+    within = None if answer is None else _answer_grammar(answer, "tools")
+    speaking = Speaking(rules.think, rules.thinking, dialect.special, within)
     grammar = call_grammar(
         rules.calls,
         conversation.tools,
@@ -132,16 +138,17 @@ def _constraint(
     return Constraint("lark", grammar, field="tools")
 
 
-def _answer_grammar(answer: Constraint | None) -> str | None:
-    if answer is None:
-        return None
+def _answer_grammar(answer: Constraint, beside: str) -> str:
+    """``answer`` as a part of a grammar."""
     if answer.kind == "json_schema":
         return f"%json {answer.source}"
     if answer.kind == "json_object":
         return '%json {"type": "object"}'
+    if answer.kind == "choice":
+        return " | ".join(json.dumps(option) for option in json.loads(answer.source))
     raise InvalidRequest(
-        f"{answer.field} cannot be combined with tools; ask without tools, or for a JSON schema "
-        "by response_format.",
+        f"{answer.field} cannot be combined with {beside}; ask without, or for a JSON schema by "
+        "response_format.",
         param=answer.field,
     )
 

@@ -83,7 +83,7 @@ async def admitted(parts: Parts, ask: Ask) -> AsyncIterator[Reply]:
             wanted = [prompt.constraint for prompt in prompts]
             for constraint in {one for one in wanted if one is not None}:
                 await anyio.to_thread.run_sync(
-                    parts.engine.check, constraint, abandon_on_cancel=True
+                    parts.engine.check, constraint, limiter=parts.compiling
                 )
         requests = _requests(ask, prompts, parts, target)
         rows: list[Row] = []

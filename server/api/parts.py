@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from anyio import CapacityLimiter
+
 from server.api.admin.ports import Archives, Chains, Datasets, Stages, Transfers
 from server.core.ports import Catalog, Engine, Tokenizer
 
@@ -30,6 +32,9 @@ class HttpLimits:
     stored_response_bytes: int = 64 * 2**20
 
 
+_MOST_COMPILING = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The parts behind the routes.
@@ -39,7 +44,8 @@ class Parts:
     that never repeat, ``draw_seed`` an unpredictable integer below 2**64 for a request without one.
     The routes of ``stages``, ``chains``, ``datasets``, ``transfers`` and ``archives`` are there
     where the part is. Whoever stops the process sets ``closing`` on its event loop: streams that
-    have no end of their own end then.
+    have no end of their own end then. Constraints are checked on threads that ``compiling`` lends,
+    so that many long ones keep no other request from a thread.
     """
 
     engine: Engine
@@ -57,3 +63,4 @@ class Parts:
     transfers: Transfers | None = None
     archives: Archives | None = None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    compiling: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_MOST_COMPILING))

@@ -62,6 +62,12 @@ def call_grammar(
     return "\n".join([f"start: {'thought ' if thought else ''}{start}", *thought, *rules]) + "\n"
 
 
+def thought_then(answer: str, speaking: Speaking) -> str:
+    """The grammar of an answer without calls whose reasoning the prompt has opened."""
+    rules = ["start: thought answer", f"answer: {answer}", *_thought(speaking)]
+    return "\n".join(rules) + "\n"
+
+
 def _marked(style: CallStyle, speaking: Speaking) -> str:
     """One call, or list of calls, with its markers."""
     if style.kind == "bare":

@@ -11,7 +11,8 @@ from server.api.generation import Ask
 from server.api.parts import Parts
 from server.api.responses.conversation import conversation_of
 from server.api.responses.stored import Kept, items_of
-from server.api.schema.responses import LOGPROBS, PlainFormat, ResponsesRequest, SchemaFormat
+from server.api.schema.formats import PlainFormat
+from server.api.schema.responses import LOGPROBS, ResponsesRequest, SchemaFormat
 from server.api.wire import Body
 from server.core.errors import InvalidRequest
 from server.core.messages import Constraint, Sampling

@@ -8,18 +8,17 @@ from pydantic import AfterValidator, BeforeValidator, FailFast, Field
 
 from server.api.schema.fields import (
     FalseOnly,
-    GenerationRequest,
     Label,
     Metadata,
     Schema,
     ServiceTier,
-    TextFormat,
     TextOnly,
     TokenCount,
     Unsupported,
     unsupported,
     wrong,
 )
+from server.api.schema.formats import GuidedRequest
 from server.api.schema.tools import Effort, MessageCalls, TemplateVariables, ToolChoice, Tools
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -91,7 +90,7 @@ class ChatMessage(Schema):
         return "".join(part.text for part in self.content)
 
 
-class ChatRequest(GenerationRequest):
+class ChatRequest(GuidedRequest):
     """The whole body."""
 
     messages: Annotated[list[ChatMessage], FailFast(), Field(min_length=1)]
@@ -103,7 +102,6 @@ class ChatRequest(GenerationRequest):
     store: FalseOnly = None
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
-    response_format: TextFormat = None
     modalities: TextOnly = None
     audio: Unsupported = None
     function_call: NoFunctions = None

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from server.api.schema.fields import GenerationRequest, Unsupported, wrong
+from server.api.schema.fields import Unsupported, wrong
+from server.api.schema.formats import GuidedRequest
 
 _DEFAULT_MAX_TOKENS = 16
 """The reference's own default."""
@@ -44,7 +45,7 @@ def _prompt(value: str | list[object]) -> object:
     return tuple(value)
 
 
-class CompletionRequest(GenerationRequest):
+class CompletionRequest(GuidedRequest):
     """The whole body."""
 
     prompt: Annotated[tuple[Prompt, ...], BeforeValidator(_prompts)]

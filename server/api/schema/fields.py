@@ -48,11 +48,6 @@ def _must_be_absent(value: object) -> None:
         raise unsupported("this server does not support the field; leave it out")
 
 
-def _must_be_text_format(value: object) -> None:
-    if value is not None and value != {"type": "text"}:
-        raise unsupported('this server supports only {"type": "text"} so far')
-
-
 def _must_be_text_only(value: object) -> None:
     if value is not None and value != ["text"]:
         raise unsupported('this server supports only ["text"]')
@@ -109,7 +104,6 @@ def _token_keys(value: dict[str, float]) -> dict[str, float]:
 
 
 Unsupported = Annotated[Any, AfterValidator(_must_be_absent)]
-TextFormat = Annotated[Any, AfterValidator(_must_be_text_format)]
 TextOnly = Annotated[Any, AfterValidator(_must_be_text_only)]
 FalseOnly = Annotated[Any, AfterValidator(_must_be_false)]
 ModelField = Annotated[

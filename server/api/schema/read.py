@@ -12,6 +12,7 @@ from server.api.schema.chat import ChatRequest
 from server.api.schema.check_chat import check_chat
 from server.api.schema.completions import CompletionRequest
 from server.api.schema.fields import UNSUPPORTED, GenerationRequest, Schema
+from server.api.schema.formats import GuidedRequest, NestedSchemaFormat, ObjectFormat
 from server.api.schema.variants import is_variant
 from server.api.strict_json import parse_object
 from server.core.errors import InvalidRequest, UnsupportedField
@@ -66,10 +67,29 @@ def _check_together(request: Schema) -> None:
         raise InvalidRequest(
             "stream_options has no meaning without stream: true.", param="stream_options"
         )
+    if isinstance(request, GuidedRequest):
+        _check_guided(request)
     if isinstance(request, CompletionRequest):
         _check_candidates(request)
     if isinstance(request, ChatRequest):
         check_chat(request)
+
+
+def _check_guided(request: GuidedRequest) -> None:
+    """One field at most may say what the text is to be."""
+    asked = {
+        "response_format": isinstance(request.response_format, ObjectFormat | NestedSchemaFormat),
+        "guided_json": request.guided_json is not None,
+        "guided_regex": request.guided_regex is not None,
+        "guided_choice": request.guided_choice is not None,
+        "guided_grammar": request.guided_grammar is not None,
+    }
+    found = [name for name, is_asked in asked.items() if is_asked]
+    if len(found) > 1:
+        raise InvalidRequest(
+            f"{found[0]} and {found[1]} both say what the text is to be; give one of them.",
+            param=found[1],
+        )
 
 
 def _check_candidates(request: CompletionRequest) -> None:

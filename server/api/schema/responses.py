@@ -18,6 +18,7 @@ from server.api.schema.fields import (
     unsupported,
     wrong,
 )
+from server.api.schema.formats import FormatName, ObjectFormat, PlainFormat
 from server.api.schema.responses_items import Item
 from server.api.schema.responses_tools import FunctionTools, Reasoning, ToolChoice
 from server.api.schema.variants import by_type, known_type, variant
@@ -64,23 +65,11 @@ def _medium_only(value: object) -> None:
         raise unsupported("this server supports only 'medium'")
 
 
-class PlainFormat(Schema):
-    """Any text."""
-
-    type: Literal["text"]
-
-
-class ObjectFormat(Schema):
-    """Any JSON object."""
-
-    type: Literal["json_object"]
-
-
 class SchemaFormat(Schema):
     """JSON that follows a schema; it is held to it whatever ``strict`` says."""
 
     type: Literal["json_schema"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}\z")]
+    name: FormatName
     definition: Annotated[dict[str, Any], Field(alias="schema")]
     strict: bool | None = None
     description: str | None = None

@@ -45,7 +45,8 @@ def test_the_schema_knows_every_field_of_the_reference(
     schema: type[GenerationRequest], fields: set[str]
 ) -> None:
     """A field that is missing here would be ignored instead of refused."""
-    ours = {"adapters", "top_k", "min_p", "repetition_penalty", "priority"}
+    ours = {"adapters", "top_k", "min_p", "repetition_penalty", "response_format", "priority"}
+    ours |= {"guided_json", "guided_regex", "guided_choice", "guided_grammar"}
     if schema is ChatRequest:
         ours |= {"chat_template_kwargs", "add_generation_prompt", "continue_final_message"}
     assert set(schema.model_fields) == fields | ours
@@ -62,7 +63,7 @@ def test_the_schema_knows_every_field_of_the_reference(
         ("prediction", {"type": "content", "content": "x"}),
         ("prompt_cache_options", {"mode": "explicit"}),
         ("prompt_cache_retention", "24h"),
-        ("response_format", {"type": "json_object"}),
+        ("response_format", {"type": "grammar"}),
         ("store", True),
         ("tools[0].type", [{"type": "custom", "custom": {"name": "x"}}]),
         ("tool_choice.type", {"type": "custom", "custom": {"name": "x"}}),
