@@ -14,12 +14,14 @@ _HEADS, _KEY_HEADS, _WIDTH = 4, 2, 64
 _SCALE = _WIDTH**-0.5
 _STARTS = (5, 40, 12)
 """Tokens that the rows hold before they step together: two are padded."""
+_STEPS = ((1, (0, 0, 0)), (4, (0, 3, 1)), (1, (0, 0, 0)), (20, (0, 0, 0)))
+"""Tokens of a step, and how many of them each row takes back: refused guesses leave rows behind."""
 
 
 def largest_difference(bits: int, dtype: mx.Dtype) -> float:
-    """How far off the batch is, in units of the largest number; a short step, then a longer one.
+    """How far off the batch is, in units of the largest number; short steps, then a longer one.
 
-    On a GPU the short step's product reads codes and the longer one's numbers.
+    On a GPU a short step's product reads codes and the longer one's numbers.
     """
     form = KVQuantization(bits)
     model: Any = _OneLayer()
@@ -32,7 +34,7 @@ def largest_difference(bits: int, dtype: mx.Dtype) -> float:
         own.append(caches)
     caches = merge_ragged(own)
     worst = 0.0
-    for tokens in (1, 20):
+    for tokens, taken_back in _STEPS:
         queries = _draw(len(rows), _HEADS, tokens, dtype)
         keys, values = (_draw(len(rows), _KEY_HEADS, tokens, dtype) for _ in range(2))
         (layer,) = form.layers(caches, tokens=tokens)
@@ -46,6 +48,9 @@ def largest_difference(bits: int, dtype: mx.Dtype) -> float:
             apart = mx.max(mx.abs(found[at].astype(mx.float32) - wanted))
             share: Any = apart / mx.max(mx.abs(wanted))
             worst = max(worst, share.item())
+            row.take_back(taken_back[index])
+        for cache in caches:
+            cache.roll_back(taken_back)
     return worst
 
 
@@ -61,6 +66,12 @@ class _Row:
     def __init__(self, length: int, dtype: mx.Dtype) -> None:
         self.length = length
         self.keys, self.values = (_draw(1, _KEY_HEADS, length, dtype) for _ in range(2))
+
+    def take_back(self, count: int) -> None:
+        """Forget the last ``count`` tokens."""
+        self.keys, self.values = (
+            each[:, :, : each.shape[2] - count] for each in (self.keys, self.values)
+        )
 
     def step(
         self, queries: mx.array, keys: mx.array, values: mx.array, form: KVQuantization

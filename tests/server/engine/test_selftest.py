@@ -79,5 +79,14 @@ def test_a_kv_cache_that_shows_a_row_its_padding_is_found(monkeypatch: pytest.Mo
     assert {"KV cache of 8 bits, float32", "KV cache of 4 bits, float32"} <= names
 
 
+def test_a_kv_cache_that_shows_a_row_what_it_took_back_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A guess that was refused must not be seen by what follows."""
+    monkeypatch.setattr(RaggedKVCache, "roll_back", lambda cache, counts: None)
+    names = {check.name for check in _failed()}
+    assert {"KV cache of 8 bits, float32", "KV cache of 4 bits, float32"} <= names
+
+
 def _failed() -> list[Check]:
     return [check for check in run_selftest() if not check.passed]
