@@ -53,12 +53,15 @@ def flood(
 
 
 async def test_a_row_of_another_chain_waits_for_one_row_of_a_flood(harness: Harness) -> None:
-    """FACTS 4, case 8: with 200 rows of A before it, B's first token comes after at most two."""
+    """FACTS 4, case 8: with 200 rows of A before it, B's first token comes after at most two.
+
+    The first of them may have started before the device heard of the others.
+    """
     async with running(harness, queue_limit=256, max_rows=1) as engine:
         harness.hold()
         rows = [*flood(harness, "A", count=200), *flood(harness, "B", count=1)]
         order = await first_tokens(engine, harness, rows)
-    assert order.index("B") <= 1
+    assert order.index("B") <= 2
 
 
 async def test_a_row_of_another_chain_waits_for_what_runs_and_no_more(harness: Harness) -> None:
