@@ -21,9 +21,11 @@ from server.core.messages import (
     Token,
 )
 from server.engine.device import Limits
+from server.engine.rows import Row
+from server.engine.speculation import Speculation
 from tests.diverged import write_diverged
 from tests.equality import TOLERANCE, assert_same_tokens, solo_greedy
-from tests.server.engine.guessing import Continuations, guess
+from tests.server.engine.guessing import Continuations, FreeGuesses, guess
 from tests.server.engine.rig import LIMITS, Bench, running, tokens
 
 pytestmark = pytest.mark.anyio
@@ -227,14 +229,23 @@ async def test_what_a_guessing_row_leaves_in_the_prefix_cache_is_its_own(
         assert events[-1].cached_tokens >= len(row.prompt) - 3
 
 
-async def test_a_reader_gets_no_more_at_once_than_it_may_leave_unread(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("limit", "max_tokens", "kv_tokens", "most"),
+    [(8, 100, 10**6, 2), (10**3, 100, 10**6, 15), (10**3, 4, 10**6, 3), (10**3, 100, 28, 5)],
+)
+async def test_a_row_guesses_no_further_than_its_reader_its_end_and_the_memory_allow(
+    limit: int, max_tokens: int, kv_tokens: int, most: int
 ) -> None:
-    """A burst of tokens is no reason to call a reader slow."""
-    asks = [Ask(0)]
-    plain = await runs.run(asks, PLAIN)
-    guess(monkeypatch, continuations(runs, asks, plain), wrong=1000)
-    assert await runs.run(asks, replace(GUESSING, event_queue_limit=8)) == plain
+    """A burst of tokens is no reason to call a reader slow, and none is computed for nobody."""
+    bounds = replace(GUESSING, event_queue_limit=limit)
+    times = FreeGuesses(fixed_s=1, tokens_per_s=1)
+    guesses = Speculation(times, most=bounds.most_guessed_tokens, kv_tokens=kv_tokens)
+    prompt = (7, 8) * 4
+    rows = [
+        Row(Generate(name, prompt, max_tokens, GREEDY, frozenset()), prompt) for name in ("a", "b")
+    ]
+    proposals = guesses.propose(rows)
+    assert proposals == [([7, 8] * 8)[:most]] * 2
 
 
 async def test_a_row_that_repeats_itself_is_guessed_by_its_own_tokens(runs: Runs) -> None:
