@@ -9,32 +9,23 @@ The matrix is kept as MLX stores weights, (out, in), and multiplied as a transpo
 OpenBLAS that was as fast as an (in, out) copy or faster at 1, 4, 16 and 128 rows for every shape of
 the embedded model, and twice as fast for its tied head.
 
-With few rows most of that product is not arithmetic: OpenBLAS first copies the matrix into its own
-order, each time anew (half of a decode step of one row, a third of one of sixteen). So a layer may
-also keep the matrix cut into blocks of columns, each small enough that OpenBLAS multiplies it as it
-lies: a quarter to a third of the time at one row, half of it at sixteen.
+Beside it a layer may keep the matrix once more, cut into blocks: see ``blocks``.
 """
 
 from __future__ import annotations
 
-import platform
-import sys
 from typing import Any
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 
+from adapters.base import blocks as in_blocks
+
 # Up to so many rows MLX's quantized product is faster than dequantizing for a GEMM: measured with
 # float32 scales at 576x1536 (4 bits: 0.8 against 1.3 ms at one row, 1.5 against 1.3 at two) and
 # 576x49152 (8 bits: 97 against 123 ms at four rows, 146 against 133 at six).
 _QUANTIZED_ROWS = {8: 4}
-
-# OpenBLAS multiplies without copies where rows x inputs x columns is no more than this
-# (sgemm_small_matrix_permit); a block as wide as that allows for 16 rows was the fastest.
-_SMALL_PRODUCT = 1_000_000
-_BLOCK_WIDTHS = (64, 32, 16)
-_BLOCK_ROWS = 16
 
 
 class Float32Linear(QuantizedLinear):
@@ -74,11 +65,6 @@ def dense_bytes(model: Module) -> int:
         layer.weight.shape[0] * layer.weight.shape[1] * 32 // layer.bits * 4
         for _, layer in _quantized(model)
     )
-
-
-def blocks_pay() -> bool:
-    """Whether blocks beside the matrices make few rows faster: measured on x86-64 Linux alone."""
-    return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 def use_float32_layers(model: Module, *, dense: bool, blocks: bool = False) -> int:
@@ -128,17 +114,8 @@ def _take_over(target: Module, layer: Module, *, dense: bool, blocks: bool) -> N
         target["_dense"] = _matrix(target)
         mx.eval(target["_dense"])
     if dense and blocks:
-        target["_blocks"] = _cut(target["_dense"])
+        target["_blocks"] = in_blocks.cut(target["_dense"].T)
         mx.eval(target["_blocks"])
-
-
-def _cut(matrix: mx.array) -> mx.array:
-    """A matrix (out, in) as blocks of columns (blocks, in, width), filled with zeros."""
-    outputs, inputs = matrix.shape
-    fitting = (each for each in _BLOCK_WIDTHS if _BLOCK_ROWS * each * inputs <= _SMALL_PRODUCT)
-    width = next(fitting, _BLOCK_WIDTHS[-1])
-    filled = mx.pad(matrix, [(0, -outputs % width), (0, 0)])
-    return mx.contiguous(filled.reshape(-1, width, inputs).swapaxes(1, 2))
 
 
 def _matrix(layer: Any, *, rows: mx.array | None = None) -> mx.array:
@@ -171,23 +148,14 @@ def _quantized_product(layer: Any, x: mx.array) -> mx.array:
     )
 
 
-def _product_in_blocks(x: mx.array, rows: int, blocks: mx.array, outputs: int) -> mx.array:
-    """``x`` (..., in) times blocks (blocks, in, width), of whose columns ``outputs`` are wanted."""
-    y = x.reshape(1, rows, -1) @ blocks
-    if rows > 1:
-        y = y.swapaxes(0, 1)
-    y = y.reshape(*x.shape[:-1], -1)
-    return y if y.shape[-1] == outputs else y[..., :outputs]
-
-
 def _product(layer: Any, x: mx.array) -> mx.array:
     """``x`` times the layer's transposed matrix, differentiable in ``x``."""
     rows = x.size // x.shape[-1]
     dense = layer.get("_dense")
     if dense is not None:
         blocks = layer.get("_blocks")
-        if blocks is not None and rows * blocks.shape[1] * blocks.shape[2] <= _SMALL_PRODUCT:
-            return _product_in_blocks(x, rows, blocks, dense.shape[0])
+        if blocks is not None and in_blocks.fits(rows, blocks):
+            return in_blocks.product(x, blocks, dense.shape[0])
         return mx.matmul(x, dense.T)
 
     few = rows <= _QUANTIZED_ROWS.get(layer.bits, 1)

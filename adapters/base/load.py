@@ -16,10 +16,11 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 
+from adapters.base.blocks import blocks_pay
 from adapters.base.device import compute_dtype, describe_device
 from adapters.base.embedded import Progress, ensure_embedded
 from adapters.base.heap import keep_freed_memory
-from adapters.base.linear import blocks_pay, dense_bytes, use_float32_layers
+from adapters.base.linear import dense_bytes, use_float32_layers
 from adapters.base.operations import use_fast_operations
 from adapters.base.weights import checked_tensors
 from adapters.errors import BaseError

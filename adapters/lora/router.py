@@ -13,12 +13,12 @@ from adapters.errors import AdapterMismatch
 from adapters.lora.resident import ResidentAdapter
 from adapters.lora.routes import (
     BareRoute,
+    GatherRoute,
     Mixture,
     Route,
     Row,
     SegmentRoute,
     UniformRoute,
-    WideRoute,
 )
 from adapters.lora.targets import linear_shape
 
@@ -124,7 +124,7 @@ class Router:
             return UniformRoute(distinct[0])
         if long:
             return SegmentRoute(rows)
-        return WideRoute(rows, self._mix([row for row in distinct if row is not None]))
+        return GatherRoute(rows, self._mix([row for row in distinct if row is not None]))
 
     @contextmanager
     def routing(self, route: Route) -> Iterator[None]:

@@ -6,18 +6,20 @@ forms compute the same sum ``y + (x @ A) @ (scale * B)`` row by row (Hu et al. 2
 * ``UniformRoute``: all rows share one adapter; two plain products.
 * ``SegmentRoute``: rows of one adapter lie side by side, many tokens each (prefill); two plain
   products a segment.
-* ``WideRoute``: any mixture, few tokens (decode); the ranks of all adapters side by side in one
-  product, and a row mask between the two.
+* ``GatherRoute``: any mixture, few tokens (decode); each row by its own matrices out of a stack.
+
+Modules that share an input share its product with A: see ``ResidentAdapter``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import mlx.core as mx
 
-from adapters.lora.resident import ResidentAdapter
+from adapters.lora.resident import Pair, ResidentAdapter
 
 Row = ResidentAdapter | None
 
@@ -43,12 +45,16 @@ class UniformRoute:
     """Every row has the same adapter."""
 
     def __init__(self, adapter: ResidentAdapter) -> None:
-        self._modules = adapter.modules
+        self._adapter = adapter
+        self._shared = _Shared()
 
     def add(self, path: str, x: mx.array, y: mx.array) -> mx.array:
         """``y`` plus one adapter's update."""
-        pair = self._modules.get(path)
-        return y if pair is None else y + (x @ pair[0]) @ pair[1]
+        update = self._adapter.modules.get(path)
+        if update is None:
+            return y
+        (low,) = self._shared.of(update.input, x, lambda name: [x @ self._adapter.inputs[name]])
+        return y + low[..., update.start : update.stop] @ update.b
 
 
 class SegmentRoute:
@@ -56,83 +62,156 @@ class SegmentRoute:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._runs = runs(rows)
+        self._shared = _Shared()
 
     def add(self, path: str, x: mx.array, y: mx.array) -> mx.array:
         """``y`` plus, for each run, its adapter's update."""
+        updates = [None if row is None else row.modules.get(path) for _, _, row in self._runs]
+        name = next((update.input for update in updates if update is not None), None)
+        if name is None:
+            return y
+        lows = self._shared.of(name, x, lambda name: self._products(name, x))
         parts: list[mx.array] = []
-        for start, stop, adapter in self._runs:
-            pair = None if adapter is None else adapter.modules.get(path)
+        for (start, stop, _), update, low in zip(self._runs, updates, lows, strict=True):
             part = y[start:stop]
-            parts.append(part if pair is None else part + (x[start:stop] @ pair[0]) @ pair[1])
+            if update is not None:
+                part = part + low[..., update.start : update.stop] @ update.b
+            parts.append(part)
         return mx.concatenate(parts, axis=0)
+
+    def _products(self, name: str, x: mx.array) -> list[mx.array]:
+        """The product of each run's rows; the rows themselves where the run has none."""
+        products = []
+        for start, stop, row in self._runs:
+            part, a = x[start:stop], None if row is None else row.inputs.get(name)
+            products.append(part if a is None else part @ a)
+        return products
 
 
 class Mixture:
-    """The ranks of several adapters side by side: per module, A (in, R) and B (R, out).
+    """The arrays of several adapters in stacks, and behind them zeros: the base's update.
 
-    ``R`` is the sum of the ranks of those adapters that target the module; no row is padded to a
-    rank that its batch does not hold. Built per module on first use and kept.
+    Built at an input's first use and kept.
     """
 
     def __init__(self, adapters: Sequence[ResidentAdapter]) -> None:
         self.adapters = tuple(adapters)
-        self._wide: dict[str, tuple[mx.array, mx.array, tuple[tuple[int, int], ...]]] = {}
+        self._stacks: dict[str, Stack] = {}
+        self._of_path: dict[str, Stack | None] = {}
 
     @property
     def rank(self) -> int:
-        """The columns of the widest module, at most."""
+        """The sum of the adapters' ranks."""
         return sum(adapter.rank for adapter in self.adapters)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the side-by-side copies made so far."""
-        return sum(a.nbytes + b.nbytes for a, b, _ in self._wide.values())
+        """Bytes of the stacks made so far."""
+        return sum(stack.nbytes for stack in self._stacks.values())
 
-    def module(self, path: str) -> tuple[mx.array, mx.array, tuple[tuple[int, int], ...]] | None:
-        """Wide A, wide B and the owner of each run of columns: (adapter index, rank)."""
-        found = self._wide.get(path)
-        if found is None:
-            pairs = [
-                (index, adapter.modules[path])
-                for index, adapter in enumerate(self.adapters)
-                if path in adapter.modules
-            ]
-            if not pairs:
-                return None
-            a = mx.concatenate([pair[0] for _, pair in pairs], axis=1)
-            b = mx.concatenate([pair[1] for _, pair in pairs], axis=0)
-            found = (a, b, tuple((index, pair[0].shape[1]) for index, pair in pairs))
-            self._wide[path] = found
-        return found
+    def stack(self, path: str) -> Stack | None:
+        """The stack of a module's input; None where no adapter targets the module."""
+        if path not in self._of_path:
+            updates = (adapter.modules.get(path) for adapter in self.adapters)
+            name = next((update.input for update in updates if update is not None), None)
+            if name is not None and name not in self._stacks:
+                self._stacks[name] = Stack.of(name, self.adapters)
+            self._of_path[path] = None if name is None else self._stacks[name]
+        return self._of_path[path]
 
 
-class WideRoute:
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One input of k adapters: A (k + 1, in, columns), and for each module its columns and B.
+
+    B is (k + 1, rank, out), where rank is the highest that one of them has there. What an adapter
+    lacks is zero, and so is the last of each stack.
+    """
+
+    name: str
+    a: mx.array
+    modules: Mapping[str, tuple[slice, mx.array]]
+
+    @classmethod
+    def of(cls, name: str, adapters: Sequence[ResidentAdapter]) -> Stack:
+        """The input ``name`` of several adapters, at least one of which has it."""
+        paths = dict.fromkeys(
+            path
+            for adapter in adapters
+            for path, update in adapter.modules.items()
+            if update.input == name
+        )
+        columns: list[mx.array] = []
+        modules: dict[str, tuple[slice, mx.array]] = {}
+        start = 0
+        for path in paths:
+            pairs = [adapter.pair(path) for adapter in adapters]
+            rank, a, b = _padded(pairs)
+            columns.append(a)
+            modules[path] = (slice(start, start + rank), b)
+            start += rank
+        return cls(name, mx.concatenate(columns, axis=-1), modules)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the copies."""
+        return self.a.nbytes + sum(b.nbytes for _, b in self.modules.values())
+
+
+def _padded(pairs: Sequence[Pair | None]) -> tuple[int, mx.array, mx.array]:
+    """The highest rank, and A and B of all pairs, filled up to it, with zeros for who has none."""
+    present = [pair for pair in pairs if pair is not None]
+    rank = max(a.shape[1] for a, _ in present)
+    first_a, first_b = present[0]
+    no_a = mx.zeros((first_a.shape[0], rank), first_a.dtype)
+    no_b = mx.zeros((rank, first_b.shape[1]), first_b.dtype)
+    all_a, all_b = [], []
+    for pair in [*pairs, None]:
+        a, b = pair or (no_a, no_b)
+        missing = rank - a.shape[1]
+        all_a.append(mx.pad(a, [(0, 0), (0, missing)]) if missing else a)
+        all_b.append(mx.pad(b, [(0, missing), (0, 0)]) if missing else b)
+    return rank, mx.stack(all_a), mx.stack(all_b)
+
+
+class GatherRoute:
     """Rows in any order over the adapters of a mixture."""
 
     def __init__(self, rows: Sequence[Row], mixture: Mixture) -> None:
         place = {adapter: index for index, adapter in enumerate(mixture.adapters)}
-        self._rows = [-1 if row is None else place[row] for row in rows]
+        base = len(mixture.adapters)
+        self._rows = mx.array([base if row is None else place[row] for row in rows], mx.uint32)
         self._mixture = mixture
-        self._masks: dict[tuple[tuple[int, int], ...], mx.array] = {}
+        self._shared = _Shared()
 
     def add(self, path: str, x: mx.array, y: mx.array) -> mx.array:
-        """``y`` plus each row's update; other adapters' columns are cut, not multiplied by zero.
-
-        Cutting matters: zero times an overflow in another row's adapter would be NaN here.
-        """
-        module = self._mixture.module(path)
-        if module is None:
+        """``y`` plus each row's update. No row meets another one's adapter, not even times zero."""
+        stack = self._mixture.stack(path)
+        if stack is None:
             return y
-        a, b, owners = module
-        return y + mx.where(self._mask(owners), x @ a, mx.array(0, x.dtype)) @ b
+        (low,) = self._shared.of(stack.name, x, lambda _: [self._times(x, stack.a)])
+        columns, b = stack.modules[path]
+        return y + self._times(low[..., columns], b)
 
-    def _mask(self, owners: tuple[tuple[int, int], ...]) -> mx.array:
-        mask = self._masks.get(owners)
-        if mask is None:
-            columns = [index for index, rank in owners for _ in range(rank)]
-            mask = (mx.array(self._rows)[:, None] == mx.array(columns)[None, :])[:, None, :]
-            self._masks[owners] = mask
-        return mask
+    def _times(self, x: mx.array, stacked: mx.array) -> mx.array:
+        """Each row of ``x`` (rows, length, in) times its own matrix."""
+        return mx.gather_mm(x, stacked, rhs_indices=self._rows)
+
+
+class _Shared:
+    """Products of the input that was asked for last: its modules follow one another."""
+
+    def __init__(self) -> None:
+        self._of: tuple[str, mx.array] | None = None
+        self._products: list[mx.array] = []
+
+    def of(
+        self, name: str, x: mx.array, products: Callable[[str], list[mx.array]]
+    ) -> list[mx.array]:
+        """``products(name)``, made anew unless they were made for this very ``x`` just before."""
+        if self._of is None or self._of[0] != name or self._of[1] is not x:
+            self._of, self._products = (name, x), products(name)
+        return self._products
 
 
 def runs(rows: Sequence[Row]) -> list[tuple[int, int, Row]]:

@@ -18,7 +18,7 @@ from mlx.nn.layers.linear import Linear
 
 from adapters.base.device import device_kind
 from adapters.lora import ResidentAdapter
-from adapters.lora.routes import Mixture, Route, Row, SegmentRoute, UniformRoute, WideRoute
+from adapters.lora.routes import GatherRoute, Mixture, Route, Row, SegmentRoute, UniformRoute
 from server.core.messages import Sampling
 from server.engine.draw import uniform
 from server.engine.sampling import BatchSampler, SamplingRow
@@ -26,6 +26,8 @@ from server.engine.selftest_kv import largest_difference
 from server.engine.selftest_rows import differences
 
 _IN, _OUT = 128, 192
+_PLAIN, _QUANTIZED = "attention.q_proj", "attention.k_proj"
+"""Two layers whose names say that they get the same input."""
 _TOLERANCE = {mx.float32: 1e-3, mx.float16: 2e-2, mx.bfloat16: 6e-2}
 _UNSAFE = "This device computes something else than it should: please report it with this output."
 
@@ -89,12 +91,12 @@ def _segment_route(rows: Sequence[Row]) -> Iterator[tuple[Route, Sequence[Row]]]
     yield SegmentRoute(rows), rows
 
 
-def _wide_route(rows: Sequence[Row]) -> Iterator[tuple[Route, Sequence[Row]]]:
+def _gather_route(rows: Sequence[Row]) -> Iterator[tuple[Route, Sequence[Row]]]:
     adapters = list(dict.fromkeys(row for row in rows if row is not None))
-    yield WideRoute(rows, Mixture(adapters)), rows
+    yield GatherRoute(rows, Mixture(adapters)), rows
 
 
-ROUTES = {"uniform": _uniform_route, "segment": _segment_route, "wide": _wide_route}
+ROUTES = {"uniform": _uniform_route, "segment": _segment_route, "gather": _gather_route}
 """The forms of a route, each for the same rows."""
 
 
@@ -127,13 +129,13 @@ def _layers(dtype: mx.Dtype) -> dict[str, Module]:
     """A plain and a quantized layer."""
     plain = Linear(_IN, _OUT, bias=False)
     plain.weight = mx.random.normal((_OUT, _IN), key=mx.random.key(1)).astype(dtype)
-    return {"plain": plain, "quantized": plain.to_quantized(group_size=32, bits=4)}
+    return {_PLAIN: plain, _QUANTIZED: plain.to_quantized(group_size=32, bits=4)}
 
 
 def _adapters(dtype: mx.Dtype) -> list[ResidentAdapter]:
     """Ranks 4, 8 and 16, of which two skip a module, and one whose products overflow."""
-    both = ("plain", "quantized")
-    kinds = [(4, ("plain",)), (8, both), (16, ("quantized",)), (8, both)]
+    both = (_PLAIN, _QUANTIZED)
+    kinds = [(4, (_PLAIN,)), (8, both), (16, (_QUANTIZED,)), (8, both)]
     huge = 6e4 if dtype == mx.float16 else 3e38
     made = []
     for seed, (rank, paths) in enumerate(kinds):
@@ -145,13 +147,13 @@ def _adapters(dtype: mx.Dtype) -> list[ResidentAdapter]:
                 a = huge * mx.sign(a)
             b = mx.random.normal((rank, _OUT), key=for_b)
             modules[path] = (a.astype(dtype), b.astype(dtype))
-        made.append(ResidentAdapter(f"r{seed}", modules))
+        made.append(ResidentAdapter.of(f"r{seed}", modules))
     return made
 
 
 def _one(row: Row, path: str, linear: Module, x: mx.array) -> mx.array:
     """What one row alone gets, in two plain products."""
-    pair = None if row is None else row.modules.get(path)
+    pair = None if row is None else row.pair(path)
     y: mx.array = linear(x)
     return y if pair is None else y + (x @ pair[0]) @ pair[1]
 

@@ -130,7 +130,7 @@ def test_every_fast_path_passes_on_this_device(data_dir: Path) -> None:
     checks = [each for each in report.findings if each.topic.startswith("selftest ")]
     assert [each.text for each in checks if each.level is not Level.OK] == []
     names = " ".join(each.topic for each in checks)
-    assert all(word in names for word in ("uniform", "segment", "wide", "sampling", "mixed"))
+    assert all(word in names for word in ("uniform", "segment", "gather", "sampling", "mixed"))
 
 
 def _shifted(rows: Sequence[Row]) -> Iterator[tuple[Route, Sequence[Row]]]:
@@ -141,11 +141,11 @@ def test_a_route_that_mixes_up_rows_is_an_error(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A path that gives a row its neighbour's update fails, and the others still pass."""
-    monkeypatch.setitem(selftest.ROUTES, "wide", _shifted)
+    monkeypatch.setitem(selftest.ROUTES, "gather", _shifted)
     report = examine(data_dir, selftest=True)
     failed = {each.topic for each in report.findings if each.level is Level.ERROR}
     assert report.failed
-    assert all(topic.startswith("selftest wide route") for topic in failed)
+    assert all(topic.startswith("selftest gather route") for topic in failed)
 
 
 def _finding(report: DoctorReport, topic: str) -> Finding:

@@ -10,7 +10,7 @@ import pytest
 from mlx_lm.models.base import create_causal_mask
 
 from adapters.lora import router
-from adapters.lora.routes import Mixture, Route, Row, WideRoute
+from adapters.lora.routes import GatherRoute, Mixture, Route, Row
 from server.engine import draw, sampling, selftest
 from server.engine.ragged import RaggedKVCache
 from server.engine.selftest import Check, run_selftest
@@ -57,11 +57,11 @@ def test_draws_off_the_distribution_are_found(monkeypatch: pytest.MonkeyPatch) -
 def test_rows_that_get_each_others_adapters_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine whose mixed batches swap rows fails the comparison with rows that ran alone."""
 
-    class Reversed(WideRoute):
+    class Reversed(GatherRoute):
         def __init__(self, rows: Sequence[Row], mixture: Mixture) -> None:
             super().__init__(list(reversed(rows)), mixture)
 
-    monkeypatch.setattr(router, "WideRoute", Reversed)
+    monkeypatch.setattr(router, "GatherRoute", Reversed)
     failed = _failed()
     assert [check.name for check in failed] == ["mixed batch against one row alone"]
     assert "in the batch and" in failed[0].detail
