@@ -119,7 +119,7 @@ class ResponseTelling:
             "tools": [_as_sent(tool) for tool in request.tools],
             "top_logprobs": request.top_logprobs or 0,
             "top_p": 1.0 if request.top_p is None else request.top_p,
-            "truncation": "disabled",
+            "truncation": request.truncation or "disabled",
             "usage": None if end is None else _usage(end),
             "user": request.user,
         }

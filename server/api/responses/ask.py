@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from server.api.conversing import encoding
-from server.api.encoded import Encoded
 from server.api.generation import Ask
 from server.api.parts import Parts
-from server.api.responses.conversation import conversation_of
-from server.api.responses.stored import Kept, items_of
+from server.api.responses.prompt import prompt_of
+from server.api.responses.stored import Kept
 from server.api.schema.formats import PlainFormat
-from server.api.schema.responses import LOGPROBS, ResponsesRequest, SchemaFormat
+from server.api.schema.responses import LOGPROBS, PromptRequest, ResponsesRequest, SchemaFormat
 from server.api.wire import Body
 from server.core.errors import InvalidRequest
 from server.core.messages import Constraint, Sampling
-from server.core.ports import Tokenizer
 
 
 def check_together(request: ResponsesRequest) -> None:
@@ -41,21 +38,12 @@ def response_ask(
     request: ResponsesRequest, items: Sequence[Body], history: Sequence[Kept], parts: Parts
 ) -> Ask:
     """What ``request`` asks of the engine; ``items`` are its own, ``history`` comes before them."""
-
-    answer = _constraint(request)
-    effort = None if request.reasoning is None else request.reasoning.effort
-
-    def encode(tokenizer: Tokenizer) -> Encoded:
-        before = [item for kept in history for item in items_of(kept)]
-        made = conversation_of(request, [*before, *items])
-        return encoding(made, effort=effort, effort_field="reasoning.effort", answer=answer)(
-            tokenizer
-        )
-
+    answer = constraint_of(request)
+    room = request.max_output_tokens or 1
     return Ask(
         row_id=f"resp_{parts.new_id()}",
         model=request.model,
-        prompts=(encode,),
+        prompts=(prompt_of(request, items, history, answer=answer, room=room),),
         prompt_field="input",
         max_tokens=request.max_output_tokens,
         sampling=_sampling(request, parts.draw_seed()),
@@ -75,7 +63,8 @@ def _sampling(request: ResponsesRequest, seed: int) -> Sampling:
     )
 
 
-def _constraint(request: ResponsesRequest) -> Constraint | None:
+def constraint_of(request: PromptRequest) -> Constraint | None:
+    """What the text must be."""
     form = request.text.format
     if isinstance(form, PlainFormat):
         return None

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from server.api.chat_conversation import named_tools
-from server.api.schema.responses import ResponsesRequest
+from server.api.schema.responses import PromptRequest
 from server.api.schema.responses_tools import AllowedTools, FunctionTool, NamedTool
 from server.api.wire import Body
 from server.core.conversation import Conversation, PastCall, Tool, Turn
 from server.core.errors import InvalidRequest
 
 
-def conversation_of(request: ResponsesRequest, items: Iterable[Body]) -> Conversation:
+def conversation_of(request: PromptRequest, items: Iterable[Body]) -> Conversation:
     """The conversation of ``items``, which end with the request's own.
 
     Raises InvalidRequest where calls and results or the choice of tools make no sense.
@@ -28,7 +28,7 @@ def conversation_of(request: ResponsesRequest, items: Iterable[Body]) -> Convers
     )
 
 
-def chosen(request: ResponsesRequest) -> tuple[tuple[Tool, ...], bool, bool]:
+def chosen(request: PromptRequest) -> tuple[tuple[Tool, ...], bool, bool]:
     """The tools that may be called, whether one must be, and whether only once."""
     tools = tuple(_tool(tool) for tool in request.tools)
     names = [tool.name for tool in tools]

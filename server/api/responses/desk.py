@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from server.api.encoded import Encode
 from server.api.generation import Ask, admitted
 from server.api.parts import Parts
 from server.api.responses.answer import ResponseTelling
-from server.api.responses.ask import response_ask
+from server.api.responses.ask import constraint_of, response_ask
 from server.api.responses.items import listed
+from server.api.responses.prompt import prompt_of
 from server.api.responses.stored import Kept, ResponseStore
-from server.api.schema.responses import ResponsesRequest
+from server.api.schema.responses import PromptRequest, ResponsesRequest
 from server.api.telling import tell
 from server.api.wire import Body, encode
 from server.core.errors import InvalidRequest, ResponseNotFound
@@ -42,6 +44,12 @@ class ResponseDesk:
         if request.store is not False:
             self._running[telling.id] = telling, items
         return ask, telling
+
+    def prompt(self, request: PromptRequest) -> Encode:
+        """What makes the prompt that a response to ``request`` would have; raises as ``take``."""
+        history = self._history(request.previous_response_id)
+        items = listed(request.input, self._parts.new_id)
+        return prompt_of(request, items, history, answer=constraint_of(request), room=1)
 
     async def run_in_background(self, ask: Ask, telling: ResponseTelling) -> None:
         """Return once the row is queued; it runs on, whoever listens. Raises as ``admitted``."""

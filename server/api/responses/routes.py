@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
@@ -13,7 +14,7 @@ from server.api.parts import Parts
 from server.api.reading import json_response, read_body
 from server.api.responses.ask import check_together
 from server.api.responses.desk import ResponseDesk
-from server.api.schema.responses import ResponsesRequest
+from server.api.schema.responses import PromptRequest, ResponsesRequest
 from server.api.telling import ToldResponse
 from server.api.wire import Body
 from server.core.errors import InvalidRequest, UnsupportedField
@@ -36,6 +37,15 @@ def response_routes(parts: Parts) -> APIRouter:
             return ToldResponse(parts, ask, telling, stream=bool(asked.stream), headers=headers)
         await desk.run_in_background(ask, telling)
         return json_response(telling.body(), headers)
+
+    @router.post(f"{ROUTE}/input_tokens", response_model=None)
+    async def input_tokens(request: Request) -> Response:
+        asked, headers = await read_body(PromptRequest, request, parts)
+        encode = desk.prompt(asked)
+        with parts.catalog.pin(asked.model):
+            prompt = await anyio.to_thread.run_sync(encode, parts.tokenizer, abandon_on_cancel=True)
+        counted = {"object": "response.input_tokens", "input_tokens": len(prompt.tokens)}
+        return json_response(counted, headers)
 
     @router.get(f"{ROUTE}/{{response_id}}", response_model=None)
     async def retrieve(response_id: str, request: Request) -> Response:

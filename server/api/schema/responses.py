@@ -55,11 +55,6 @@ def _includable(value: str) -> str:
     return value
 
 
-def _disabled_only(value: object) -> None:
-    if value not in (None, "disabled"):
-        raise unsupported("this server supports only 'disabled'")
-
-
 def _medium_only(value: object) -> None:
     if value not in (None, "medium"):
         raise unsupported("this server supports only 'medium'")
@@ -108,38 +103,44 @@ class StreamOptions(Schema):
 Tools = Annotated[FunctionTools, BeforeValidator(lambda value: value or [])]
 
 
-class ResponsesRequest(Schema):
-    """The whole body."""
+class PromptRequest(Schema):
+    """What of a request becomes tokens of the prompt: the body of ``/input_tokens``."""
 
     model: ModelField
     adapters: NoAdapters = None
     input: Annotated[list[Item], FailFast(), BeforeValidator(_items)]
     instructions: str | None = None
     previous_response_id: Label | None = None
+    reasoning: Reasoning | None = None
+    text: TextConfig = TextConfig()
+    truncation: Literal["auto", "disabled"] | None = None
+    parallel_tool_calls: bool | None = None
+    tool_choice: ToolChoice | None = None
+    tools: Tools = Field(default_factory=list)
+    conversation: Unsupported = None
+    personality: Unsupported = None
+
+
+class ResponsesRequest(PromptRequest):
+    """The whole body of a request for a response."""
+
     background: bool | None = None
     include: Included = Field(default_factory=list)
     max_output_tokens: TokenCount | None = None
     metadata: Metadata | None = None
     prompt_cache_key: Label | None = None
-    reasoning: Reasoning | None = None
     safety_identifier: Label | None = None
     service_tier: Tier | None = None
     store: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    text: TextConfig = TextConfig()
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    truncation: Annotated[Any, AfterValidator(_disabled_only)] = None
-    parallel_tool_calls: bool | None = None
-    tool_choice: ToolChoice | None = None
-    tools: Tools = Field(default_factory=list)
     user: Label | None = None
     access_programs: Unsupported = None
     background_options: Unsupported = None
     context_management: Unsupported = None
-    conversation: Unsupported = None
     image: Unsupported = None
     max_tool_calls: Unsupported = None
     moderation: Unsupported = None
