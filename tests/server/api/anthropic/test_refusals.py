@@ -172,7 +172,7 @@ async def test_a_full_queue_is_a_rate_limit() -> None:
         response = await ask(server)
     strictly(ErrorResponse, response.json())
     assert error_of(response)[:2] == (429, "rate_limit_error")
-    assert response.headers["retry-after"] == "1"
+    assert int(response.headers["retry-after"]) >= 1
 
 
 async def test_a_failed_device_is_overloaded() -> None:
