@@ -96,6 +96,10 @@ class BaseTokenizer:
         """How the template and the model's answers write tools and reasoning."""
         return read_dialect(self._wrapper)
 
+    @functools.cached_property
+    def _thinks(self) -> bool:
+        return bool(self.dialect.think_start) and "enable_thinking" in self.dialect.variables
+
     def encode_chat(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -146,13 +150,15 @@ class BaseTokenizer:
                 "This base has no chat template: use /v1/completions, train on rows of plain text, "
                 "or serve an instruct model."
             )
+        # mlx-lm thinks of markers that are tokens alone; a template may write others.
+        thinks = {"enable_thinking": True} if self._thinks else {}
         try:
             text = self._wrapper.apply_chat_template(
                 [dict(message) for message in messages],
                 tokenize=False,
                 add_generation_prompt=ending == "open",
                 **({"continue_final_message": True} if ending == "continue" else {}),
-                **arguments,
+                **{**thinks, **arguments},
             )
         except Exception as error:  # a template can fail in any way that Python can
             raise ChatTemplateError(
