@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from server.api.encoded import Encode, Encoded
-from server.core.call_grammar import Speaking, call_grammar, thought_then
+from server.core.call_grammar import Speaking, answer_grammar, call_grammar
 from server.core.call_style import CallStyle
 from server.core.conversation import (
     CALL_END,
@@ -78,7 +78,8 @@ def _encode(
     tokenizer: Tokenizer,
 ) -> Encoded:
     dialect = tokenizer.dialect
-    style = _style(conversation, dialect)
+    free = answer is None and not _constrains_calls(conversation)
+    style = _style(conversation, dialect, free=free)
     variables = _variables(conversation.variables, effort, dialect)
     if style is None:
         messages = own_messages(conversation)
@@ -98,14 +99,14 @@ def _encode(
     return Encoded(tokens, rules, _constraint(conversation, rules, dialect, answer))
 
 
-def _style(conversation: Conversation, dialect: Dialect) -> CallStyle | None:
+def _style(conversation: Conversation, dialect: Dialect, *, free: bool) -> CallStyle | None:
     """How the model's template has calls written; None for our own format.
 
-    That is also taken for calls that must follow a schema where the model's format cannot be
-    constrained.
+    That is also taken where the model's format cannot be constrained and the answer is not
+    ``free``.
     """
     kind = dialect.call_kind
-    if kind is None or (kind == "text" and _constrains_calls(conversation)):
+    if kind is None or (kind == "text" and not free):
         return None
     tools = [tool.for_parser() for tool in conversation.tools]
     parse = partial(dialect.parse_calls, tools=tools)
@@ -119,12 +120,16 @@ def _constrains_calls(conversation: Conversation) -> bool:
 def _constraint(
     conversation: Conversation, rules: ReadingRules, dialect: Dialect, answer: Constraint | None
 ) -> Constraint | None:
-    """The grammar of the whole answer, None for the request's own constraint or for no other."""
-    if rules.calls is None and answer is not None and rules.thinking:
-        speaking = Speaking(rules.think, rules.thinking, dialect.special)
-        grammar = thought_then(_answer_grammar(answer, "open reasoning"), speaking)
-        return Constraint("lark", grammar, field=answer.field)
-    if rules.calls is None or not (_constrains_calls(conversation) or answer is not None):
+    """The grammar of the whole answer; None where ``answer``, or nothing, is all there is to it."""
+    if rules.calls is None:
+        if answer is None or rules.think is None:
+            return None
+        if not rules.thinking and not _is_part(answer):
+            return None
+        answered = _answer_grammar(answer, "open reasoning")
+        speaking = Speaking(rules.think, rules.thinking, dialect.special, answered)
+        return Constraint("lark", answer_grammar(speaking), field=answer.field)
+    if answer is None and not _constrains_calls(conversation):
         return None
     within = None if answer is None else _answer_grammar(answer, "tools")
     speaking = Speaking(rules.think, rules.thinking, dialect.special, within)
@@ -136,6 +141,11 @@ def _constraint(
         most_calls=conversation.most_calls,
     )
     return Constraint("lark", grammar, field="tools")
+
+
+def _is_part(answer: Constraint) -> bool:
+    """Whether the answer's form can be a part of a grammar."""
+    return answer.kind in ("json_schema", "json_object", "choice")
 
 
 def _answer_grammar(answer: Constraint, beside: str) -> str:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from server.core.call_style import CallStyle
+from server.core.call_style import ARGUMENTS, CallStyle
 from server.core.conversation import Tool
 
-_ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _TEXT = "/(.|\\n)*/"
 _NO_BRACE = "/[^{\\s](.|\\n)*/"
 
@@ -48,76 +46,75 @@ def call_grammar(
     has it; every call that is begun is finished. Models of the ``bare`` style make one call.
     """
     one = most_calls == 1 or style.kind == "bare"
-    rules = list(_calls(style, tools, speaking, all_strict=required, one=one))
+    rules = [*_call(style, speaking), *_tools(style, tools, all_strict=required)]
+    marked = _marked(style, speaking, one=one)
+    several = not one and style.kind in ("object", "header")
+    calls = f"{marked} (/\\n?/ {marked})*" if several else marked
     if required:
-        start = "calls"
-        rules.append(f"calls: {_marked(style, speaking)}")
-        if not one and style.kind in ("object", "header"):
-            rules[-1] += f" (GAP {_marked(style, speaking)})*"
-            rules.append("GAP: /\\n?/")
+        rules.append(f"calls: {calls}")
+    elif speaking.answer is not None:
+        rules += [f"calls: {calls} | answer", f"answer: {speaking.answer}"]
     else:
-        start = "free"
-        rules += _free(style, speaking, one=one)
+        rules += _free(style, speaking, marked, one=one)
+    return _whole("calls", speaking, rules)
+
+
+def answer_grammar(speaking: Speaking) -> str:
+    """The grammar of an answer after its reasoning, where no tools are offered."""
+    return _whole("answer", speaking, [f"answer: {speaking.answer}"])
+
+
+def _whole(start: str, speaking: Speaking, rules: Sequence[str]) -> str:
     thought = list(_thought(speaking))
     return "\n".join([f"start: {'thought ' if thought else ''}{start}", *thought, *rules]) + "\n"
 
 
-def thought_then(answer: str, speaking: Speaking) -> str:
-    """The grammar of an answer without calls whose reasoning the prompt has opened."""
-    rules = ["start: thought answer", f"answer: {answer}", *_thought(speaking)]
-    return "\n".join(rules) + "\n"
-
-
-def _marked(style: CallStyle, speaking: Speaking) -> str:
+def _marked(style: CallStyle, speaking: Speaking, *, one: bool) -> str:
     """One call, or list of calls, with its markers."""
     if style.kind == "bare":
         return "call"
-    end = f" {_text(chr(10))} {_marker(style.end, speaking)}" if style.end else ""
-    gap = f" {_text(chr(10))}" if style.kind == "object" else ""
-    return f"{_marker(style.start, speaking)}{gap} call{end}"
-
-
-def _calls(
-    style: CallStyle, tools: Sequence[Tool], speaking: Speaking, *, all_strict: bool, one: bool
-) -> Iterator[str]:
-    bodies = [f"call_{number}" for number in range(len(tools))]
-    any_call = " | ".join(bodies)
+    start = _marker(style.start, speaking)
     if style.kind == "list":
-        more = "" if one else ' (", " each_call)*'
-        yield f'call: "[" each_call{more} "]"'
-        yield f"each_call: {any_call}"
-    else:
-        yield f"call: {any_call}"
+        return f'{start} "[" call "]"' if one else f'{start} "[" call (", " call)* "]"'
+    if style.kind == "header":
+        return f"{start} call"
+    return f"{start} {_text(chr(10))} call {_text(chr(10))} {_marker(style.end, speaking)}"
+
+
+def _call(style: CallStyle, speaking: Speaking) -> Iterator[str]:
+    """A call from its name to the end of its arguments; short, for there may be many tools.
+
+    JSON is cut as llguidance cuts that of a schema, so that an answer in JSON can be told from a
+    call as it comes.
+    """
+    if style.kind == "header":
+        yield "call: tool"
+        yield f"mid: {_marker(ARGUMENTS, speaking)}"
+        return
     key = "parameters" if style.kind == "bare" else "arguments"
-    for number, (body, tool) in enumerate(zip(bodies, tools, strict=True)):
-        if style.kind == "header":
-            # A special token where the tokenizer has one, as with the other markers.
-            before, after = f"{_text(tool.name)} {_marker('[ARGS]', speaking)}", ""
-        else:
-            before = _text(f'{{"name": {json.dumps(tool.name)}, "{key}": ')
-            after = f" {_text('}')}"
-        yield f"{body}: {before} arguments_{number}{after}"
-        schema = tool.parameters if all_strict or tool.strict else _ANY_OBJECT
-        yield f"arguments_{number}: %json {json.dumps(schema)}"
+    colon, quoted = _text(": "), _text(json.dumps("name"))
+    yield f'call: "{{" {quoted} {colon} tool "}}"'
+    yield f'mid: ", " {_text(json.dumps(key))} {colon}'
 
 
-def _free(style: CallStyle, speaking: Speaking, *, one: bool) -> Iterator[str]:
+def _tools(style: CallStyle, tools: Sequence[Tool], *, all_strict: bool) -> Iterator[str]:
+    write = str if style.kind == "header" else json.dumps
+    yield "tool: " + "|".join(f"{_text(write(tool.name))} mid a{i}" for i, tool in enumerate(tools))
+    for number, tool in enumerate(tools):
+        schema = tool.parameters if all_strict or tool.strict else {}
+        yield f"a{number}: %json {json.dumps({'type': 'object', **schema})}"
+
+
+def _free(style: CallStyle, speaking: Speaking, marked: str, *, one: bool) -> Iterator[str]:
     """Text that turns into calls at the marker; in ``bare`` style at an opening brace."""
-    answer = "answer" if speaking.answer is not None else "TEXT"
     if style.kind == "bare":
-        yield f"free: call | {answer if speaking.answer is not None else '(NO_BRACE)?'}"
+        yield "calls: call | NO_BRACE?"
         yield f"NO_BRACE: {_NO_BRACE}"
     else:
-        rest = _marked(style, speaking).removeprefix(_marker(style.start, speaking))
-        if speaking.answer is not None:
-            yield f"free: {_marked(style, speaking)} | answer"
-        else:
-            yield f"free: {'TEXT | marker' + rest if one else f'(marker{rest})* TEXT'}"
-            yield from _lazily("marker", style.start, speaking)
-    if speaking.answer is not None:
-        yield f"answer: {speaking.answer}"
-    elif style.kind != "bare":
-        yield f"TEXT: {_TEXT}"
+        rest = marked.removeprefix(_marker(style.start, speaking))
+        yield f"calls: {f'TEXT | marker{rest}' if one else f'(marker{rest})* TEXT'}"
+        yield from _lazily("marker", "TEXT", style.start, speaking)
+        yield from _plain_text(speaking)
 
 
 def _thought(speaking: Speaking) -> Iterator[str]:
@@ -129,15 +126,24 @@ def _thought(speaking: Speaking) -> Iterator[str]:
     else:
         yield f"thought: ({_marker(start, speaking)} thought_end SPACE)?"
     yield "SPACE: /\\s*/"
-    yield from _lazily("thought_end", end, speaking)
+    yield from _lazily("thought_end", _TEXT, end, speaking)
 
 
-def _lazily(rule: str, marker: str, speaking: Speaking) -> Iterator[str]:
-    """Text up to the first ``marker`` and with it."""
-    if marker in speaking.special:
-        yield f"{rule}: {_TEXT} {_marker(marker, speaking)}"
+def _plain_text(speaking: Speaking) -> Iterator[str]:
+    """Text that does not begin with reasoning, where the model may begin with some."""
+    if speaking.think is None or speaking.thinking or speaking.think[0] in speaking.special:
+        yield f"TEXT: {_TEXT}"
     else:
-        yield f"{rule}[lazy]: {_TEXT} {_text(marker)}"
+        yield f"TEXT: {_TEXT} & ~THINKS"
+        yield f"THINKS: {_text(speaking.think[0])} {_TEXT}"
+
+
+def _lazily(rule: str, text: str, marker: str, speaking: Speaking) -> Iterator[str]:
+    """``text`` up to the first ``marker`` and with it."""
+    if marker in speaking.special:
+        yield f"{rule}: {text} {_marker(marker, speaking)}"
+    else:
+        yield f"{rule}[lazy]: {text} {_text(marker)}"
 
 
 def _marker(marker: str, speaking: Speaking) -> str:

@@ -12,6 +12,9 @@ from server.core.calls import Calls, NotACall, Program
 Parse = Callable[[str], Sequence[tuple[str, str]]]
 """Names and arguments, as JSON, of the calls in a text; raises ValueError where it has none."""
 
+ARGUMENTS = "[ARGS]"
+"""Between name and arguments of the ``header`` style."""
+
 _LONGEST_HEADER = 256
 
 
@@ -72,12 +75,12 @@ def _listed(calls: Calls) -> Program:
         yield from listed_objects(calls)
         return
     header = found
-    while not header.endswith("[ARGS]"):
+    while not header.endswith(ARGUMENTS):
         found = yield
         header += found
         if len(header) > _LONGEST_HEADER or not found:
             raise NotACall
-    name, _, between = header.removesuffix("[ARGS]").partition("[CALL_ID]")
+    name, _, between = header.removesuffix(ARGUMENTS).partition("[CALL_ID]")
     if "[" in between:
         raise NotACall
     calls.check(name.strip())

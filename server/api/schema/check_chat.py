@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from server.api.schema.chat import ChatMessage, ChatRequest
 from server.api.schema.tools import FunctionTool
 from server.core.errors import InvalidRequest
+from server.core.json_schema import check_schema
 
 
 def check_chat(request: ChatRequest) -> None:
@@ -21,12 +22,12 @@ def check_chat(request: ChatRequest) -> None:
         )
     _check_calls_answered(request.messages)
     if request.tools:
-        _check_names(request.tools)
+        _check_tools(request.tools, request)
     else:
         _check_without_tools(request)
 
 
-def _check_names(tools: Sequence[FunctionTool]) -> None:
+def _check_tools(tools: Sequence[FunctionTool], request: ChatRequest) -> None:
     seen: set[str] = set()
     for index, tool in enumerate(tools):
         if tool.function.name in seen:
@@ -36,6 +37,18 @@ def _check_names(tools: Sequence[FunctionTool]) -> None:
                 param=f"tools[{index}].function.name",
             )
         seen.add(tool.function.name)
+        _check_parameters(tool, f"tools[{index}].function.parameters", request)
+
+
+def _check_parameters(tool: FunctionTool, where: str, request: ChatRequest) -> None:
+    """Arguments are an object; a schema that they will be held to must be one that can be."""
+    schema = tool.function.parameters or {}
+    if schema.get("type", "object") != "object":
+        raise InvalidRequest(f"{where}: the type must be 'object'.", param=where)
+    choice = request.tool_choice
+    forced = choice is not None and choice.type not in ("none", "auto")
+    if tool.function.strict or forced:
+        check_schema(schema, where)
 
 
 def _check_without_tools(request: ChatRequest) -> None:
