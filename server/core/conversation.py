@@ -18,6 +18,11 @@ from typing import Any, Literal
 CALL_START, CALL_END = "<tool_call>", "</tool_call>"
 """Markers of our own format."""
 
+_NO_PARAMETERS: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {},
+    "additionalProperties": False,
+}
 _RESULT_START, _RESULT_END = "<tool_response>", "</tool_response>"
 _MISTRAL_ID = re.compile(r"[A-Za-z0-9]{9}")
 
@@ -38,8 +43,8 @@ class Tool:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The JSON schema of the arguments; without one, of an object with nothing in it."""
-        return self.function.get("parameters") or {"type": "object", "properties": {}}
+        """The JSON schema of the arguments; without one there are none, as the reference says."""
+        return self.function.get("parameters") or _NO_PARAMETERS
 
     def for_template(self) -> dict[str, Any]:
         """As chat templates and mlx-lm's parsers know it."""

@@ -172,7 +172,8 @@ def test_a_template_for_tools_of_its_own_counts() -> None:
 def test_a_renderer_in_place_of_a_template_takes_its_parameters() -> None:
     """mlx-lm brings such functions for models without a template."""
 
-    def renderer(messages: Any, add_generation_prompt: bool, mode: str) -> str: ...
+    def renderer(messages: Any, add_generation_prompt: bool, mode: str) -> str:
+        raise NotImplementedError
 
     wrapper = SimpleNamespace(
         chat_template=None,
