@@ -42,7 +42,7 @@ class Reader:
         self._attempt: _Attempt | None = None
         self._buffer = ""
         self._read = 0
-        self._thinking = rules.thinking
+        self._thinking = self._may_reopen = rules.thinking
         self._spans: list[list[int]] = [[0]] if rules.thinking else []
         self._gap = ""
         self._interrupted = rules.thinking
@@ -146,13 +146,14 @@ class Reader:
 
     def _think(self, *, final: bool) -> bool:
         start, end = self._rules.think or ("", "")
-        if self._rules.thinking and self._fresh and len(self._spans) == 1:
+        if self._may_reopen:
             # Some models open once more what the prompt has opened.
             stripped = self._buffer.lstrip()
             if stripped.startswith(start):
                 self._buffer = stripped[len(start) :]
             elif start.startswith(stripped) and not final:
                 return False
+            self._may_reopen = False
         at = self._buffer.find(end)
         if at < 0:
             self._reason(self._cut((end,), final=final))
