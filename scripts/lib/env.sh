@@ -46,13 +46,13 @@ need() {
     echo "$key" > "$stamp"
 }
 
-# Leaves .cache/owners with torch and PEFT, for the tests against them: apart, as they change how
-# transformers works. Fails where they cannot be installed.
+# Leaves .cache/owners with torch, PEFT and lm-eval, for the tests against them: apart, as they change
+# how transformers works. Fails where they cannot be installed.
 need_owners() {
     local home=$root/.cache/owners pins=$root/tests/owners/requirements.txt key
     key="$("$python" -V) $(cksum < "$pins")"
     [ "$(cat "$home/installed" 2>/dev/null)" = "$key" ] && return
-    echo "Installing torch and PEFT into .cache/owners" >&2
+    echo "Installing torch, PEFT and lm-eval into .cache/owners" >&2
     "$python" -m venv --clear "$home" &&
         "$home/bin/python" -m pip install -q -r "$pins" &&
         echo "$key" > "$home/installed"

@@ -1,4 +1,4 @@
-"""The Python that has torch and PEFT, which this project's own does not.
+"""The Python that has torch, PEFT and lm-eval, which this project's own does not.
 
 ``./scripts/test --full`` makes it from ``requirements.txt``. Apart from ours, because transformers
 works otherwise where torch is installed, and no user of the product has to have it.
@@ -24,14 +24,36 @@ PROGRAM = Path(__file__).with_name("peft_program.py")
 
 def run_peft(plan: dict[str, Any], folder: Path) -> None:
     """Carry out a plan, as ``peft_program.py`` explains it; skips where there is no PEFT."""
-    if not STAMP.exists():
-        pytest.skip(
-            f"no torch and PEFT in {HOME.relative_to(ROOT)}: ./scripts/test --full installs"
-        )
+    _skip_where_missing()
     file = folder / "plan.json"
     file.write_text(json.dumps(plan))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [str(PYTHON), "-I", str(PROGRAM), str(file)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    _run([str(PROGRAM), str(file)], folder)
+
+
+def run_lm_eval(arguments: list[str], folder: Path) -> None:
+    """``lm_eval run`` in ``folder``, with its caches there; skips where it is not installed."""
+    _skip_where_missing()
+    _run(["-m", "lm_eval", "run", *arguments], folder)
+
+
+def _skip_where_missing() -> None:
+    if not STAMP.exists():
+        pytest.skip(
+            f"no torch, PEFT and lm-eval in {HOME.relative_to(ROOT)}: ./scripts/test --full "
+            "installs"
+        )
+
+
+def _run(arguments: list[str], folder: Path) -> None:
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HOME": str(folder / "hf"),
+    }
+    command = [str(PYTHON), "-I", *arguments]
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        pytest.fail(f"{PROGRAM.name} failed:\n{done.stdout}{done.stderr}", pytrace=False)
+        pytest.fail(f"{command[2:]} failed:\n{done.stdout}{done.stderr}", pytrace=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.owners import environment
-from tests.owners.environment import PROGRAM, run_peft
+from tests.owners.environment import PROGRAM, run_lm_eval, run_peft
 
 PINS = Path(__file__).with_name("requirements.txt").read_text().splitlines()
 
@@ -31,7 +31,7 @@ def test_the_program_imports_what_they_pin() -> None:
     }
     assert named - sys.stdlib_module_names == {"numpy", "peft", "torch", "transformers"}
     pinned = {line.partition("==")[0] for line in PINS}
-    assert {"numpy", "peft", "torch", "transformers"} <= pinned
+    assert {"numpy", "peft", "torch", "transformers", "lm-eval"} <= pinned
 
 
 def test_a_missing_environment_is_said_and_not_passed_over(
@@ -41,4 +41,6 @@ def test_a_missing_environment_is_said_and_not_passed_over(
     monkeypatch.setattr(environment, "STAMP", tmp_path / "installed")
     with pytest.raises(pytest.skip.Exception, match=r"\./scripts/test --full installs"):
         run_peft({}, tmp_path)
+    with pytest.raises(pytest.skip.Exception, match="lm-eval"):
+        run_lm_eval([], tmp_path)
     assert list(tmp_path.iterdir()) == []
