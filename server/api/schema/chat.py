@@ -57,6 +57,7 @@ class TextPart(Schema):
 
     type: Annotated[str, AfterValidator(_text_part)]
     text: str
+    prompt_cache_breakpoint: Unsupported = None
 
 
 def _parts(content: object) -> object:
