@@ -15,7 +15,7 @@ from server.core.errors import InvalidRequest, UnsupportedField
 
 MOST_DEPTH = 64
 """Levels of objects and lists in the schema's own text."""
-MOST_PARTS = 2000
+MOST_PARTS = 1000
 """Schemas in a schema, itself included."""
 MOST_PATTERN = 2048
 """Characters of all patterns together."""
