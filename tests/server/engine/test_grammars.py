@@ -26,6 +26,11 @@ TOWN = {"type": "object", "properties": {"town": {"type": "string"}}}
 _CLOSING = frozenset([*b'"}]', END])
 
 
+def is_whole(matcher: Matcher) -> bool:
+    """Asked anew each time, which mypy does not expect of a property."""
+    return matcher.is_whole
+
+
 def wander(matcher: Matcher, seed: int) -> bytes | None:
     """A text of bytes drawn at random from what may follow; None where it does not come to an end.
 
@@ -130,9 +135,9 @@ def test_tokens_can_be_taken_back() -> None:
     matcher = FAKE.grammar(Constraint("regex", "abc")).matcher()
     for token in b"abc":
         matcher.take(token)
-    assert matcher.is_whole
+    assert is_whole(matcher)
     matcher.take_back(2)
-    assert not matcher.is_whole
+    assert not is_whole(matcher)
     assert matcher.forced() == [*b"bc"]
 
 
@@ -140,9 +145,9 @@ def test_an_end_token_makes_a_text_whole() -> None:
     """Where it might have gone on."""
     matcher = FAKE.grammar(Constraint("regex", "a+")).matcher()
     matcher.take(ord("a"))
-    assert not matcher.is_whole
+    assert not is_whole(matcher)
     matcher.take(END)
-    assert matcher.is_whole
+    assert is_whole(matcher)
     assert matcher.forced() == []
 
 
