@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from server.api.schema.fields import GenerationRequest
+from server.api.schema.fields import DrawingRequest
 from server.core.messages import Sampling
 
 _SEEDS = 2**64
 
 
 def sampling_of(
-    request: GenerationRequest, *, logprobs: int | None, draw_seed: Callable[[], int]
+    request: DrawingRequest, *, logprobs: int | None, draw_seed: Callable[[], int]
 ) -> Sampling:
     """How to draw; a field that is absent or null has the reference's default.
 

@@ -9,10 +9,11 @@ from server.api.conversing import encoding, has_effort
 from server.api.encoded import Encoded
 from server.api.generation import Ask
 from server.api.parts import Parts
+from server.api.sampling import sampling_of
 from server.api.schema.messages import CountTokensRequest, MessagesRequest
 from server.api.schema.messages_tools import ThinkingOff, ThinkingOn
 from server.core.errors import InvalidRequest, UnsupportedField
-from server.core.messages import Constraint, Sampling
+from server.core.messages import Constraint
 from server.core.ports import Dialect, Tokenizer
 
 _LEVELS = ((4096, "low"), (16384, "medium"))
@@ -59,7 +60,8 @@ def message_ask(request: MessagesRequest, prompt: Prompt, parts: Parts) -> Ask:
         prompts=(prompt,),
         prompt_field="messages",
         max_tokens=request.max_tokens,
-        sampling=_sampling(request, parts.draw_seed()),
+        sampling=sampling_of(request, logprobs=None, draw_seed=parts.draw_seed),
+        priority=request.priority or 0,
         stops=request.stop_sequences,
         constraint=_constraint(request),
         cut_to_context=True,
@@ -88,18 +90,6 @@ def _effort(request: CountTokensRequest, dialect: Dialect) -> str | None:
         return "medium"
     fitting = (level for bound, level in _LEVELS if thinking.budget_tokens < bound)
     return next(fitting, "high")
-
-
-def _sampling(request: MessagesRequest, seed: int) -> Sampling:
-    """As the reference's defaults have it; a ``top_p`` of 0 keeps the best token alone."""
-    temperature = 1.0 if request.temperature is None else request.temperature
-    top_p = 1.0 if request.top_p is None else request.top_p
-    return Sampling(
-        seed=seed,
-        temperature=temperature if top_p > 0 else 0.0,
-        top_p=top_p if top_p > 0 else 1.0,
-        top_k=request.top_k or 0,
-    )
 
 
 def _constraint(request: CountTokensRequest) -> Constraint | None:

@@ -9,11 +9,12 @@ from server.api.generation import Ask
 from server.api.parts import Parts
 from server.api.responses.prompt import prompt_of
 from server.api.responses.stored import Kept
+from server.api.sampling import sampling_of
 from server.api.schema.formats import PlainFormat
 from server.api.schema.responses import LOGPROBS, PromptRequest, ResponsesRequest, SchemaFormat
 from server.api.wire import Body
 from server.core.errors import InvalidRequest
-from server.core.messages import Constraint, Sampling
+from server.core.messages import Constraint
 
 
 def check_together(request: ResponsesRequest) -> None:
@@ -40,26 +41,16 @@ def response_ask(
     """What ``request`` asks of the engine; ``items`` are its own, ``history`` comes before them."""
     answer = constraint_of(request)
     room = request.max_output_tokens or 1
+    logprobs = (request.top_logprobs or 0) if LOGPROBS in request.include else None
     return Ask(
         row_id=f"resp_{parts.new_id()}",
         model=request.model,
         prompts=(prompt_of(request, items, history, answer=answer, room=room),),
         prompt_field="input",
         max_tokens=request.max_output_tokens,
-        sampling=_sampling(request, parts.draw_seed()),
+        sampling=sampling_of(request, logprobs=logprobs, draw_seed=parts.draw_seed),
+        priority=request.priority or 0,
         constraint=answer,
-    )
-
-
-def _sampling(request: ResponsesRequest, seed: int) -> Sampling:
-    """As the reference's defaults have it; a ``top_p`` of 0 keeps the best token alone."""
-    temperature = 1.0 if request.temperature is None else request.temperature
-    top_p = 1.0 if request.top_p is None else request.top_p
-    return Sampling(
-        seed=seed,
-        temperature=temperature if top_p > 0 else 0.0,
-        top_p=top_p if top_p > 0 else 1.0,
-        logprobs=(request.top_logprobs or 0) if LOGPROBS in request.include else None,
     )
 
 

@@ -130,27 +130,32 @@ class StreamOptions(Schema):
     include_obfuscation: FalseOnly = None
 
 
-class GenerationRequest(Schema):
-    """What chat completions and completions have in common."""
+class DrawingRequest(Schema):
+    """How to draw, and when to start: the same for every API, by its reference or beside it."""
 
-    model: ModelField
-    adapters: NoAdapters = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Seed | None = None
-    stop: Stops = ()
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: LogitBias | None = None
-    max_tokens: TokenCount | None = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
-    user: Label | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+
+
+class GenerationRequest(DrawingRequest):
+    """What chat completions and completions have in common."""
+
+    model: ModelField
+    adapters: NoAdapters = None
+    stop: Stops = ()
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: TokenCount | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    user: Label | None = None
 
     @property
     def choices(self) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, FailFast, Field
 
 from server.api.schema.fields import (
+    DrawingRequest,
     Label,
     ModelField,
     NoAdapters,
@@ -189,7 +190,7 @@ class CountTokensRequest(Schema):
     workspace_id: Unsupported = None
 
 
-class MessagesRequest(CountTokensRequest):
+class MessagesRequest(CountTokensRequest, DrawingRequest):
     """The whole body of a request for a message."""
 
     max_tokens: TokenCount
@@ -198,8 +199,6 @@ class MessagesRequest(CountTokensRequest):
     stop_sequences: Annotated[tuple[str, ...], BeforeValidator(_stop_sequences)] = ()
     stream: bool | None = None
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     billing_policy: Unsupported = None
     container: Unsupported = None
     diagnostics: Unsupported = None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, FailFast, Field
 
 from server.api.schema.fields import (
+    DrawingRequest,
     FalseOnly,
     Label,
     Metadata,
@@ -121,7 +122,7 @@ class PromptRequest(Schema):
     personality: Unsupported = None
 
 
-class ResponsesRequest(PromptRequest):
+class ResponsesRequest(PromptRequest, DrawingRequest):
     """The whole body of a request for a response."""
 
     background: bool | None = None
@@ -134,9 +135,7 @@ class ResponsesRequest(PromptRequest):
     store: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     user: Label | None = None
     access_programs: Unsupported = None
     background_options: Unsupported = None

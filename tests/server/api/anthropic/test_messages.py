@@ -105,6 +105,19 @@ async def test_sampling_fields_reach_the_engine_with_the_reference_s_defaults() 
     assert given.seed != absent.seed
 
 
+async def test_what_chat_completions_draw_by_is_taken_beside_the_reference() -> None:
+    """By the same names, and with the same effect."""
+    fields = {"seed": 7, "min_p": 0.1, "repetition_penalty": 1.2, "logit_bias": {"65": 5}}
+    async with serving() as server:
+        response = await ask(server, **fields, priority=-3, max_tokens=1)
+        assert "x-chainlora-ignored" not in response.headers
+        (row,) = server.engine.submitted
+    assert row.sampling == Sampling(
+        seed=7, min_p=0.1, repetition_penalty=1.2, logit_bias=((65, 5.0),)
+    )
+    assert row.priority == -3
+
+
 async def test_the_message_says_which_sequence_stopped_it() -> None:
     """Generation stops, and the sequence is no part of the text."""
     async with serving(FakeEngine(script=saying("one, two, three"))) as server:

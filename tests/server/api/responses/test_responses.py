@@ -124,6 +124,22 @@ async def test_sampling_fields_reach_the_engine_with_the_reference_s_defaults() 
     assert (none.temperature, none.top_p) == (0.0, 1.0)
 
 
+async def test_what_chat_completions_draw_by_is_taken_beside_the_reference() -> None:
+    """By the same names, and with the same effect."""
+    fields: dict[str, Any] = {
+        "seed": 7,
+        "top_k": 3,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+    }
+    async with serving() as server:
+        given = await ask(server, **fields, priority=-3, max_output_tokens=1)
+        assert "x-chainlora-ignored" not in given.headers
+        (row,) = server.engine.submitted
+    assert row.sampling == Sampling(**fields)
+    assert row.priority == -3
+
+
 async def test_a_response_that_reaches_its_limit_is_incomplete() -> None:
     """It says why, its item is incomplete too, and it has no time of completion."""
     async with serving() as server:
