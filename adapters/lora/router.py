@@ -17,7 +17,6 @@ from adapters.lora.routes import (
     Mixture,
     Route,
     Row,
-    SegmentRoute,
     UniformRoute,
 )
 from adapters.lora.targets import linear_shape
@@ -115,15 +114,13 @@ class Router:
         if adapter in self._mixture.adapters:
             self._mixture = Mixture(())
 
-    def plan(self, rows: Sequence[Row], *, long: bool) -> Route:
-        """The cheapest route for these rows; ``long`` where each row brings many tokens."""
+    def plan(self, rows: Sequence[Row]) -> Route:
+        """The cheapest route for these rows."""
         distinct = list(dict.fromkeys(rows))
         if distinct in ([], [None]):
             return BareRoute()
         if len(distinct) == 1 and distinct[0] is not None:
             return UniformRoute(distinct[0])
-        if long:
-            return SegmentRoute(rows)
         return GatherRoute(rows, self._mix([row for row in distinct if row is not None]))
 
     @contextmanager

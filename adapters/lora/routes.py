@@ -1,12 +1,10 @@
 """How the rows of one forward find their low-rank updates.
 
-A route is made once per batch composition and applied by every routed layer of the forward. Three
+A route is made once per batch composition and applied by every routed layer of the forward. Two
 forms compute the same sum ``y + (x @ A) @ (scale * B)`` row by row (Hu et al. 2021, eq. 3):
 
 * ``UniformRoute``: all rows share one adapter; two plain products.
-* ``SegmentRoute``: rows of one adapter lie side by side, many tokens each (prefill); two plain
-  products a segment.
-* ``GatherRoute``: any mixture, few tokens (decode); each row by its own matrices out of a stack.
+* ``GatherRoute``: any mixture; each row by its own matrices out of a stack.
 
 Modules that share an input share its product with A: see ``ResidentAdapter``.
 """
@@ -53,39 +51,8 @@ class UniformRoute:
         update = self._adapter.modules.get(path)
         if update is None:
             return y
-        (low,) = self._shared.of(update.input, x, lambda name: [x @ self._adapter.inputs[name]])
+        low = self._shared.of(update.input, x, lambda: x @ self._adapter.inputs[update.input])
         return y + low[..., update.start : update.stop] @ update.b
-
-
-class SegmentRoute:
-    """Runs of neighbouring rows with one adapter (or none) each."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._runs = runs(rows)
-        self._shared = _Shared()
-
-    def add(self, path: str, x: mx.array, y: mx.array) -> mx.array:
-        """``y`` plus, for each run, its adapter's update."""
-        updates = [None if row is None else row.modules.get(path) for _, _, row in self._runs]
-        name = next((update.input for update in updates if update is not None), None)
-        if name is None:
-            return y
-        lows = self._shared.of(name, x, lambda name: self._products(name, x))
-        parts: list[mx.array] = []
-        for (start, stop, _), update, low in zip(self._runs, updates, lows, strict=True):
-            part = y[start:stop]
-            if update is not None:
-                part = part + low[..., update.start : update.stop] @ update.b
-            parts.append(part)
-        return mx.concatenate(parts, axis=0)
-
-    def _products(self, name: str, x: mx.array) -> list[mx.array]:
-        """The product of each run's rows; the rows themselves where the run has none."""
-        products = []
-        for start, stop, row in self._runs:
-            part, a = x[start:stop], None if row is None else row.inputs.get(name)
-            products.append(part if a is None else part @ a)
-        return products
 
 
 class Mixture:
@@ -189,7 +156,7 @@ class GatherRoute:
         stack = self._mixture.stack(path)
         if stack is None:
             return y
-        (low,) = self._shared.of(stack.name, x, lambda _: [self._times(x, stack.a)])
+        low = self._shared.of(stack.name, x, lambda: self._times(x, stack.a))
         columns, b = stack.modules[path]
         return y + self._times(low[..., columns], b)
 
@@ -199,27 +166,14 @@ class GatherRoute:
 
 
 class _Shared:
-    """Products of the input that was asked for last: its modules follow one another."""
+    """The product of the input that was asked for last: its modules follow one another."""
 
     def __init__(self) -> None:
         self._of: tuple[str, mx.array] | None = None
-        self._products: list[mx.array] = []
+        self._product = mx.array(0)
 
-    def of(
-        self, name: str, x: mx.array, products: Callable[[str], list[mx.array]]
-    ) -> list[mx.array]:
-        """``products(name)``, made anew unless they were made for this very ``x`` just before."""
+    def of(self, name: str, x: mx.array, product: Callable[[], mx.array]) -> mx.array:
+        """``product()``, made anew unless it was made for this input and this very ``x``."""
         if self._of is None or self._of[0] != name or self._of[1] is not x:
-            self._of, self._products = (name, x), products(name)
-        return self._products
-
-
-def runs(rows: Sequence[Row]) -> list[tuple[int, int, Row]]:
-    """Maximal runs of equal neighbours as (start, stop, adapter)."""
-    found: list[tuple[int, int, Row]] = []
-    for index, row in enumerate(rows):
-        if found and found[-1][2] is row:
-            found[-1] = (found[-1][0], index + 1, row)
-        else:
-            found.append((index, index + 1, row))
-    return found
+            self._of, self._product = (name, x), product()
+        return self._product

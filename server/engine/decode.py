@@ -180,7 +180,7 @@ class DecodeBatch:
     def _plan(self) -> Route:
         if self._route is None:
             adapters = [row.adapter for row in self.rows]
-            self._route = self._forward.router.plan(adapters, long=False)
+            self._route = self._forward.router.plan(adapters)
         return self._route
 
     def _sample(self, logits: mx.array, guide: Guide | None) -> tuple[mx.array, Report]:

@@ -83,7 +83,6 @@ class Prefill:
             [row.to_prefill for row in waiting], budget=budget, most_rows=self._most_rows
         )
         chosen = [waiting[index] for index in piece.rows]
-        chosen.sort(key=lambda row: id(row.adapter))
         lengths = [min(row.to_prefill, piece.tokens_per_row) for row in chosen]
         logits = self._compute(chosen, lengths)
         found = _report(chosen, lengths, logits) if reports else ()
@@ -123,7 +122,7 @@ class Prefill:
 
     def _compute(self, rows: list[Row], lengths: list[int]) -> mx.array:
         """Fill the rows' caches; logits (rows, longest, vocab) for whoever evaluates them."""
-        route = self._forward.router.plan([row.adapter for row in rows], long=True)
+        route = self._forward.router.plan([row.adapter for row in rows])
         pieces = [
             list(row.tokens[row.cached : row.cached + length])
             for row, length in zip(rows, lengths, strict=True)
@@ -188,6 +187,6 @@ def measure_prefill(forward: Forward) -> tuple[float, float]:
 def _timed(forward: Forward, tokens: int) -> float:
     began = time.perf_counter()
     caches = forward.make_caches()
-    forward(mx.zeros((1, tokens), mx.int32), caches, forward.router.plan([None], long=True))
+    forward(mx.zeros((1, tokens), mx.int32), caches, forward.router.plan([None]))
     mx.eval([cache.state for cache in caches])
     return time.perf_counter() - began

@@ -18,7 +18,7 @@ from mlx.nn.layers.linear import Linear
 
 from adapters.base.device import device_kind
 from adapters.lora import ResidentAdapter
-from adapters.lora.routes import GatherRoute, Mixture, Route, Row, SegmentRoute, UniformRoute
+from adapters.lora.routes import GatherRoute, Mixture, Route, Row, UniformRoute
 from server.core.messages import Sampling
 from server.engine.draw import uniform
 from server.engine.sampling import BatchSampler, SamplingRow
@@ -87,16 +87,12 @@ def _uniform_route(rows: Sequence[Row]) -> Iterator[tuple[Route, Sequence[Row]]]
         yield UniformRoute(adapter), [adapter] * len(rows)
 
 
-def _segment_route(rows: Sequence[Row]) -> Iterator[tuple[Route, Sequence[Row]]]:
-    yield SegmentRoute(rows), rows
-
-
 def _gather_route(rows: Sequence[Row]) -> Iterator[tuple[Route, Sequence[Row]]]:
     adapters = list(dict.fromkeys(row for row in rows if row is not None))
     yield GatherRoute(rows, Mixture(adapters)), rows
 
 
-ROUTES = {"uniform": _uniform_route, "segment": _segment_route, "gather": _gather_route}
+ROUTES = {"uniform": _uniform_route, "gather": _gather_route}
 """The forms of a route, each for the same rows."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.lora.routes import Route, Row, SegmentRoute
+from adapters.lora.routes import GatherRoute, Mixture, Route, Row
 from server import doctor
 from server.doctor import DoctorReport, Finding, Level, examine, foreign_adapters
 from server.engine import selftest
@@ -130,11 +130,12 @@ def test_every_fast_path_passes_on_this_device(data_dir: Path) -> None:
     checks = [each for each in report.findings if each.topic.startswith("selftest ")]
     assert [each.text for each in checks if each.level is not Level.OK] == []
     names = " ".join(each.topic for each in checks)
-    assert all(word in names for word in ("uniform", "segment", "gather", "sampling", "mixed"))
+    assert all(word in names for word in ("uniform", "gather", "sampling", "mixed"))
 
 
 def _shifted(rows: Sequence[Row]) -> Iterator[tuple[Route, Sequence[Row]]]:
-    yield SegmentRoute([*rows[1:], rows[0]]), rows
+    adapters = [row for row in rows if row is not None]
+    yield GatherRoute([*rows[1:], rows[0]], Mixture(list(dict.fromkeys(adapters)))), rows
 
 
 def test_a_route_that_mixes_up_rows_is_an_error(

@@ -135,7 +135,7 @@ def test_what_is_served_is_what_was_trained(base: Base) -> None:
     put(bank, "r1", tree.files())
     adapter = bank.acquire("r1")
     try:
-        with router.routing(router.plan([adapter], long=True)):
+        with router.routing(router.plan([adapter])):
             served = logprobs(base.model)
     finally:
         bank.release("r1")
