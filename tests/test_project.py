@@ -27,7 +27,7 @@ PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *(ROOT / "docs").glob("*.md
 SHIPPED = ("server", "adapters", "scripts")
 OTHER_PYTHON = Path("tests/owners/peft_program.py")
 """Runs in an environment of its own, with pins of its own (``tests/owners/requirements.txt``)."""
-OTHER_PROGRAMS = {"curl", "pip", "kill"}
+OTHER_PROGRAMS = {"curl", "pip", "kill", "lm_eval"}
 
 
 def commands(text: str) -> Iterator[list[str]]:
