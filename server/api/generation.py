@@ -20,6 +20,9 @@ from server.core.messages import Constraint, Generate, Sampling
 from server.core.ports import Detokenizer, Target, Tokenizer
 from server.core.reader import Reader
 
+_FIRST_ROWS = 8
+"""Rows of a request that start as early as any; further ones let less greedy requests go first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -159,7 +162,7 @@ def _requests(ask: Ask, prompts: Sequence[_Prompt], parts: Parts, target: Target
                     end_tokens=parts.tokenizer.end_tokens,
                     revision=target.revision,
                     flow=target.flow,
-                    priority=ask.priority,
+                    priority=ask.priority + (index >= _FIRST_ROWS),
                     constraint=prompt.constraint,
                     prompt_logprobs=ask.prompt_logprobs,
                 )

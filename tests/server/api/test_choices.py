@@ -177,6 +177,22 @@ async def test_a_queue_that_fills_up_refuses_all_choices(stream: bool) -> None:
     assert (response.status_code, error_of(response)["code"]) == (429, "queue_full")
 
 
+async def test_a_request_for_many_texts_lets_others_go_before_most_of_them() -> None:
+    """Else whoever asks for a hundred keeps everybody of its chain waiting for all of them."""
+    async with serving(FakeEngine(max_rows=1, queue_limit=32)) as server:
+        server.engine.hold()
+        many = asyncio.create_task(server.chat(n=16, max_tokens=1, priority=3))
+        await server.engine.until(lambda: server.engine.stats().waiting == 16)
+        one = asyncio.create_task(server.chat(max_tokens=1, priority=3))
+        await server.engine.until(lambda: server.engine.stats().waiting == 17)
+        server.engine.step(10)
+        assert (await one).status_code == 200
+        assert not many.done()
+        server.engine.release()
+        assert (await many).status_code == 200
+    assert [request.priority for request in server.engine.submitted] == [3] * 8 + [4] * 8 + [3]
+
+
 async def test_more_choices_than_the_queue_ever_holds_are_no_matter_of_waiting() -> None:
     """429 would make the client try for ever."""
     async with serving(queue_limit=8) as server:
