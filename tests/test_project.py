@@ -33,7 +33,7 @@ OTHER_PROGRAMS = {"curl", "pip", "kill", "lm_eval"}
 def commands(text: str) -> Iterator[list[str]]:
     """Every command of a page's ``sh`` blocks, as a shell would split it."""
     for block in re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
-        lexer = shlex.shlex(block, posix=True, punctuation_chars="\n;&|")
+        lexer = shlex.shlex(block.replace("\\\n", " "), posix=True, punctuation_chars="\n;&|")
         lexer.whitespace = " \t"
         lexer.whitespace_split = True
         lexer.commenters = ""  # shlex would swallow the end of the line with the comment
@@ -83,7 +83,7 @@ def test_every_option_on_a_page_exists(page: Path) -> None:
 
 def test_the_command_reader_sees_every_command_of_a_block() -> None:
     """The test above would be empty if commands were missed: comments, quotes and lines count."""
-    text = "```sh\na --x 'two\nlines' # c\n.venv/bin/b; c && d\n```\n```python\nno\n```\n"
+    text = "```sh\na --x 'two\nlines' # c\n.venv/bin/b \\\n  e; c && d\n```\n```python\nno\n```\n"
     assert [command[0] for command in commands(text)] == ["a", ".venv/bin/b", "c", "d"]
     assert ["./scripts/serve"] in list(commands(README))
     assert ["./scripts/test"] in list(commands(README))
