@@ -42,7 +42,7 @@ class CallStyle:
                 return _listed(calls)
             case "bare":
                 return _bare(calls)
-            case "text":
+            case _:
                 if self.parse is None:
                     raise ValueError("calls of the style 'text' need a parser")
                 return _parsed(calls, self.end, self.parse)

@@ -115,11 +115,11 @@ class Reader:
         at, marker = min(found)
         self._say(self._buffer[:at])
         self._buffer = self._buffer[at + len(marker) :]
-        if self._rules.think is not None and marker == self._rules.think[0]:
+        if style is None or marker != style.start:
             self._spans.append([self._read - len(self._buffer) - len(marker)])
             self._thinking = self._interrupted = self._fresh = True
             self._gap = ""
-        elif style is not None:
+        else:
             self._attempt = _Attempt(marker, style, self._calls)
         return True
 

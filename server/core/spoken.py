@@ -84,8 +84,8 @@ def speech(events: Iterable[Spoken]) -> Speech:
                 arguments.append([])
             case CallArguments(index, text):
                 arguments[index].append(text)
-            case CallEnded():
-                pass
+            case _:
+                pass  # a call's end adds nothing to it
     calls = zip(names, map("".join, arguments), strict=True)
     return Speech("".join(said), "".join(thought), tuple(SpokenCall(*call) for call in calls))
 

@@ -125,9 +125,20 @@ def test_several_calls_are_counted(style: CallStyle, text: str) -> None:
         (OBJECT, '<tool_call>{"name": "h", "arguments": {}}</tool_call>'),
         (OBJECT, '<tool_call>{"name": "f", "arguments": 7}</tool_call>'),
         (OBJECT, '<tool_call>{"name": "f", "argu'),
+        (OBJECT, '<tool_call>{"name" 7}</tool_call>'),
+        (OBJECT, "<tool_call>{}</tool_call>"),
+        (OBJECT, '<tool_call>{"name": "f", "arguments": "no"}</tool_call>'),
+        (OBJECT, '<tool_call>{"\\x": 1}</tool_call>'),
+        (OBJECT, '<tool_call>{"name": 7}</tool_call>'),
+        (OBJECT, "<tool_call>[7]</tool_call>"),
         (OBJECT, "a < b and <tool_cal"),
         (LIST, "[TOOL_CALLS] none"),
         (HEADER, "[TOOL_CALLS]h[ARGS]{}"),
+        (HEADER, "[TOOL_CALLS]f[ARG"),
+        (HEADER, "[TOOL_CALLS]f[ARGS]7"),
+        (HEADER, "[TOOL_CALLS]f[CALL_ID]a[b][ARGS]{}"),
+        (HEADER, "[TOOL_CALLS]" + "f" * 300 + "[ARGS]{}"),
+        (BARE, "<|python_tag|>print(1)"),
         (BARE, '{"name": "Bob", "parameters": {}}'),
         (BARE, '{"name": 3}'),
         (TEXT, "<call></call> x"),
@@ -137,6 +148,36 @@ def test_several_calls_are_counted(style: CallStyle, text: str) -> None:
 def test_what_is_no_call_is_said_as_it_stands(style: CallStyle, text: str) -> None:
     """Nothing that a model says is lost, and no client is asked to run what it has not offered."""
     assert read(text, rules(style)) == (Said(text),)
+
+
+@pytest.mark.parametrize(
+    ("style", "text", "rest"),
+    [
+        (OBJECT, '<tool_call>{"name": "f", "id": 77}</tool_', ""),
+        (OBJECT, '<tool_call>{"id": [7], "name": "f"}\n', ""),
+        (OBJECT, '<tool_call>{"name": "f", "arguments": {}} and so on', "and so on"),
+        (OBJECT, '<tool_call>{"name": "f", "arguments": {}, 7}</tool_call>', "7}</tool_call>"),
+        (LIST, '[TOOL_CALLS][{"name": "f"} x', "x"),
+        (LIST, '[TOOL_CALLS][{"name": "f"}, {"name"', '{"name"'),
+        (BARE, '{"name": "f"} x', "x"),
+        (BARE, '{"name": "f"}; x', "x"),
+    ],
+)
+def test_what_follows_a_call_and_is_none_is_said(style: CallStyle, text: str, rest: str) -> None:
+    """A call that has been reported stands, whatever comes after it."""
+    heard = speech(read(text, rules(style)))
+    assert (heard.calls, heard.text.lstrip(" ;,")) == ((SpokenCall("f", "{}"),), rest)
+
+
+def test_a_style_that_needs_a_parser_says_so() -> None:
+    """Half a format reads nothing."""
+    with pytest.raises(ValueError, match="need a parser"):
+        read("<call>", rules(CallStyle("text", "<call>", "</call>")))
+
+
+def test_of_calls_that_come_together_only_those_that_are_wanted_are_taken() -> None:
+    """A parser gives all that are in a text."""
+    assert list(read("<call>f:{}\ng:{}</call>", rules(TEXT, most_calls=1))) == call(0, "f", "{}")
 
 
 def test_words_around_calls_are_kept_without_the_space_between() -> None:
