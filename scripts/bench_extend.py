@@ -26,7 +26,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.bench.load import Load, Target, prompt, run_load  # noqa: E402
+from scripts.bench.asks import prompt  # noqa: E402
+from scripts.bench.load import Load, Target, run_load  # noqa: E402
 from scripts.bench.servers import ServerError, free_port, running  # noqa: E402
 from scripts.bench.stats import Spread, Trace, percentile, spread, summarise  # noqa: E402
 from server.admin_client import AdminClient  # noqa: E402

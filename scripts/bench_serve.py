@@ -3,6 +3,10 @@
 
     python scripts/bench_serve.py             10 pairs, both at their best; hours on two cores
     python scripts/bench_serve.py --quick     one pair of small loads, minutes
+    python scripts/bench_serve.py --list      every scenario by its key
+    python scripts/bench_serve.py --scenario 'echo-*' turns      some of them
+    python scripts/bench_serve.py --streams 1 4 16 --adapters 8 --choice zipf uniform
+                                              a load of your own, in every combination
     python scripts/bench_serve.py --url http://127.0.0.1:8000 --url-model NAME   any other server
 
 "At its best" gives mlx_lm.server our fast BLAS and the same weights written in float32, its fastest
@@ -12,199 +16,34 @@ form on a CPU; "as installed" is the 4-bit directory without help. Everything li
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import os
-import platform
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import get_args
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from scripts.bench import plan, prepare  # noqa: E402
-from scripts.bench.chart import bar_chart  # noqa: E402
-from scripts.bench.load import Load, LoadError, Target, run_load  # noqa: E402
-from scripts.bench.report import FIGURES, OURS, THEIRS, Results, as_dict, bars, table  # noqa: E402
-from scripts.bench.servers import Running, ServerError, free_port, machine_cpu_s, running  # noqa: E402
-from scripts.bench.stats import summarise  # noqa: E402
+from scripts.bench.asks import Talk  # noqa: E402
+from scripts.bench.choice import CHOICES  # noqa: E402
+from scripts.bench.compare import WHICH, Plan, compare  # noqa: E402
+from scripts.bench.exchange import LoadError  # noqa: E402
+from scripts.bench.load import Load  # noqa: E402
+from scripts.bench.record import write  # noqa: E402
+from scripts.bench.servers import ServerError  # noqa: E402
 
-_START_S = 300.0
 _PREPARE_S = 1800.0
-_NAME = "bench"
-
-
-@dataclass(frozen=True, slots=True)
-class UnderTest:
-    """A running server and what its requests call each choice of models."""
-
-    server: Running
-    targets: Mapping[plan.Models, Target]
-
-
-@contextmanager
-def ours(prepared: prepare.Prepared, work: Path) -> Iterator[UnderTest]:
-    """This server as it is installed, which is also its best."""
-    port = free_port()
-    names = [f"a{number}" for number in range(len(prepared.adapters))]
-    arguments = ["server.cli", "serve", "--model", prepared.quantized, "--served-name", _NAME]
-    arguments += ["--port", str(port), "--data-dir", str(work / "data"), "--no-supervise"]
-    for name, directory in zip(names, prepared.adapters, strict=True):
-        arguments += ["--adapter", f"{name}={directory}"]
-    with running(
-        arguments, port=port, ready="/health/ready", log=work / "ours.log", timeout_s=_START_S
-    ) as server:
-        chains = [{"model": f"{_NAME}:{name}"} for name in names]
-        yield UnderTest(server, _targets(server.url, {"model": _NAME}, chains))
-
-
-@contextmanager
-def theirs(prepared: prepare.Prepared, work: Path, *, at_best: bool) -> Iterator[UnderTest]:
-    """mlx_lm.server, at its best or as installed."""
-    port = free_port()
-    model = prepared.dequantized if at_best else prepared.quantized
-    arguments = ["scripts.bench.peer", *([] if at_best else ["--no-blas"])]
-    arguments += ["--model", model, "--port", str(port), "--log-level", "WARNING"]
-    with running(
-        arguments, port=port, ready="/health", log=work / "theirs.log", timeout_s=_START_S
-    ) as server:
-        # The model's name in full: "default_model" would drop the adapter in silence.
-        chains = [{"model": model, "adapters": directory} for directory in prepared.adapters]
-        yield UnderTest(server, _targets(server.url, {"model": model}, chains))
-
-
-def _targets(
-    url: str, base: Mapping[str, Any], chains: Sequence[Mapping[str, Any]]
-) -> Mapping[plan.Models, Target]:
-    return {
-        "base": Target(url, [base]),
-        "one": Target(url, chains[:1]),
-        "eight": Target(url, chains),
-    }
-
-
-def measure(
-    under_test: UnderTest,
-    name: str,
-    scenarios: Sequence[plan.Scenario],
-    results: Results,
-    seed: str,
-) -> None:
-    """One run of every scenario on a running server. The same ``seed`` asks the same prompts.
-
-    Each scenario is warmed with a short request to each of its models, so that what is loaded once
-    and kept is not counted; what a server loads again and again is.
-    """
-    for scenario in scenarios:
-        target = under_test.targets[scenario.models]
-        warm = Load(1, len(target.models), 6, 2)
-        run_load(target, warm, seed=f"warm {seed} {scenario.key}", timeout_s=scenario.timeout_s)
-        begin, used = time.monotonic(), _others_cpu_s(under_test.server)
-        traces = run_load(
-            target, scenario.load, seed=f"{seed} {scenario.key}", timeout_s=scenario.timeout_s
-        )
-        used = _others_cpu_s(under_test.server) - used
-        results.disturbed.append((name, scenario.key, used / (time.monotonic() - begin)))
-        sample = summarise(traces)
-        results.add(name, scenario.key, sample)
-        shown = ", ".join(f"{figure.name} {figure.of(sample):.3g}" for figure in FIGURES[:2])
-        print(f"  {name}: {scenario.label}: {shown}", flush=True)
-    results.peak_bytes.setdefault(name, []).append(under_test.server.peak_bytes())
-
-
-def _others_cpu_s(server: Running) -> float:
-    """Processor seconds of every program but the server and this one."""
-    return machine_cpu_s() - server.cpu_s() - time.process_time()
-
-
-def compare(
-    prepared: prepare.Prepared,
-    work: Path,
-    scenarios: Sequence[plan.Scenario],
-    *,
-    pairs: int,
-    at_best: bool,
-    until: float,
-) -> Results:
-    """``pairs`` pairs in turn, A B A B; no further pair starts after ``until``."""
-    results = Results(scenarios)
-    for number in range(pairs):
-        if number and time.monotonic() > until:
-            print(f"out of time after {number} of {pairs} pairs", flush=True)
-            break
-        print(f"pair {number + 1} of {pairs}", flush=True)
-        with ours(prepared, work) as server:
-            measure(server, OURS, scenarios, results, f"pair {number}")
-        with theirs(prepared, work, at_best=at_best) as server:
-            measure(server, THEIRS, scenarios, results, f"pair {number}")
-    return results
-
-
-def measure_url(url: str, models: Sequence[str], pairs: int, *, quick: bool) -> Results:
-    """Runs on a server that somebody else started: the first model, then all of them in turn."""
-    scenarios = [
-        scenario
-        for scenario in plan.best(quick=quick)
-        if scenario.models == "base" or (scenario.models == "eight" and len(models) > 1)
-    ]
-    named = [{"model": model} for model in models]
-    targets: dict[plan.Models, Target] = {
-        "base": Target(url, named[:1], exact=False),
-        "eight": Target(url, named, exact=False),
-    }
-    results = Results(scenarios)
-    for number in range(pairs):
-        for scenario in scenarios:
-            traces = run_load(
-                targets[scenario.models],
-                scenario.load,
-                seed=f"run {number} {scenario.key}",
-                timeout_s=scenario.timeout_s,
-            )
-            results.add(url, scenario.key, summarise(traces))
-    return results
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    packages = ("mlx", "mlx-lm", "cmeel-openblas", "fastapi", "uvicorn")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [
-        line.partition(":")[2].strip()
-        for line in (cpuinfo.read_text().splitlines() if cpuinfo.exists() else [])
-        if line.startswith("model name")
-    ]
-    return {
-        "system": platform.platform(),
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-
-
-def write(out: Path, name: str, title: str, results: Results) -> None:
-    """Print the table and leave JSON, table and chart in ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
-    record = {"title": title, "machine": machine(), **as_dict(results)}
-    (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (out / f"{name}.md").write_text(table(results))
-    (out / f"{name}.svg").write_text(bar_chart(title, "output tokens per second", bars(results)))
-    print(f"\n{title}\n\n{table(results)}\n{out / name}.{{json,md,svg}}", flush=True)
+_COMBINED = ("streams", "adapters", "choice")
+_LOAD_OPTIONS = (
+    *_COMBINED,
+    *("requests", "prompt_words", "output_tokens", "rate", "system_words", "talk"),
+)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -215,60 +54,124 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, help="pairs at best (default 10, quick 1)")
     parser.add_argument("--installed-pairs", type=int, help="pairs as installed (default 2)")
     parser.add_argument("--only", choices=["best", "installed"], help="one comparison alone")
+    parser.add_argument("--scenario", nargs="+", metavar="KEY", help="these; * is anything")
+    parser.add_argument("--list", action="store_true", help="show the scenarios and end")
+    parser.add_argument("--servers", nargs="+", choices=WHICH, help="who runs, in this order")
     parser.add_argument("--minutes", type=float, help="start no pair later (default 240, quick 15)")
     parser.add_argument("--model", type=Path, help="an MLX directory instead of the embedded model")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "bench", help="work files")
     parser.add_argument("--out", type=Path, help="reports (default: WORK/reports)")
-    parser.add_argument("--url", help="measure this server alone")
-    parser.add_argument("--url-model", action="append", default=[], help="its models, repeatable")
+    parser.add_argument("--name", help="what the reports' files are called")
+    parser.add_argument("--url", help="measure this server alone; beside others with --servers")
+    parser.add_argument(
+        "--url-model", action="append", default=[], help="its base, then its adapters, repeatable"
+    )
+    own = parser.add_argument_group("a load of your own: any of these, several in combination")
+    own.add_argument("--streams", type=int, nargs="+", help="clients at once (default 1)")
+    own.add_argument("--adapters", type=int, nargs="+", help="0 is the base (default 0)")
+    own.add_argument("--choice", nargs="+", choices=CHOICES, help="of adapters (default distinct)")
+    own.add_argument("--rate", type=float, help="Poisson arrivals, so many requests per second")
+    own.add_argument("--requests", type=int, help="of each stream (default 1)")
+    own.add_argument("--prompt-words", type=int, help="default 64")
+    own.add_argument("--output-tokens", type=int, help="default 16")
+    own.add_argument("--system-words", type=int, help="a system message for all (default 0)")
+    own.add_argument("--talk", choices=get_args(Talk), help="what is asked (default apart)")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what was asked for; 1 with one line where a server or a request failed."""
+    """Run what was asked for; 1 and one line where a server or a request failed, 2 for a misuse."""
     options = _arguments(argv)
-    out: Path = options.out or options.work / "reports"
-    pairs: int = options.pairs or (1 if options.quick else 10)
-    until = time.monotonic() + 60 * (options.minutes or (15 if options.quick else 240))
+    if options.list:
+        _show(plan.catalogue(quick=options.quick))
+        return 0
     # A polite end must run the context managers that end the servers.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if options.url:
-            if not options.url_model:
-                print("--url needs --url-model NAME, once for each model", file=sys.stderr)
-                return 2
-            results = measure_url(options.url, options.url_model, pairs, quick=options.quick)
-            write(out, "url", options.url, results)
-            return 0
-        prepared = _prepared(options.work, options.model)
-        if options.only != "installed":
-            scenarios = plan.best(quick=options.quick)
-            results = compare(
-                prepared, options.work, scenarios, pairs=pairs, at_best=True, until=until
-            )
-            write(out, "best", "chainlora and mlx_lm.server at its best", results)
-        if options.only != "best":
-            scenarios = plan.installed(quick=options.quick)
-            few: int = options.installed_pairs or (1 if options.quick else 2)
-            results = compare(
-                prepared, options.work, scenarios, pairs=few, at_best=False, until=until
-            )
-            write(out, "installed", "chainlora and mlx_lm.server as installed", results)
-    except (LoadError, ServerError, subprocess.SubprocessError) as error:
+        suites = _suites(options)
+    except ValueError as error:
+        print(f"bench_serve: {error}", file=sys.stderr)
+        return 2
+    try:
+        prepared = None
+        if set(suites[0][2].which) != {"url"}:
+            scenarios = [each for _, _, suite in suites for each in suite.scenarios]
+            prepared = _prepared(options.work, options.model, scenarios)
+        for name, title, suite in suites:
+            results = compare(replace(suite, prepared=prepared))
+            write(options.out or options.work / "reports", options.name or name, title, results)
+    except (LoadError, ServerError, OSError, subprocess.SubprocessError) as error:
         print(f"bench_serve: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _prepared(work: Path, model: Path | None) -> prepare.Prepared:
-    out = work.resolve() / ("embedded" if model is None else model.resolve().name)
-    command = [sys.executable, "-m", "scripts.bench.prepare", str(out)]
-    subprocess.run(
-        command + ([] if model is None else [str(model.resolve())]),
-        cwd=ROOT,
-        check=True,
-        timeout=_PREPARE_S,
+def _suites(options: argparse.Namespace) -> list[tuple[str, str, Plan]]:
+    """What to run: the name of its report, its title, the plan. Raises ValueError for a misuse."""
+    quick: bool = options.quick
+    which = tuple(options.servers or (("url",) if options.url else ("ours", "theirs")))
+    if ("url" in which) != bool(options.url) or bool(options.url) != bool(options.url_model):
+        raise ValueError(
+            "--url ADDRESS needs --url-model NAME, once for each model, and --servers "
+            "names url where it runs beside others"
+        )
+    until = time.monotonic() + 60 * (options.minutes or (15 if quick else 240))
+    pairs: int = options.pairs or (1 if quick else 10)
+    few: int = options.installed_pairs or (1 if quick else 2)
+    base = Plan(
+        (), which, pairs, until, options.work, url=options.url, url_models=options.url_model
     )
+    chosen = _chosen(options)
+    spare = len(options.url_model) - 1
+    if chosen:
+        if options.url and (most := max(each.adapters for each in chosen)) > spare:
+            raise ValueError(f"--url-model names {spare} adapters behind the base, not {most}")
+        return [("chosen", "chosen scenarios", replace(base, scenarios=chosen))]
+    if options.url:
+        scenarios = plan.for_names(plan.best(quick=quick), spare)
+        return [("url", options.url, replace(base, scenarios=scenarios))]
+    best = replace(base, scenarios=plan.best(quick=quick))
+    installed = replace(base, scenarios=plan.installed(quick=quick), pairs=few)
+    both = [
+        ("best", "chainlora and mlx_lm.server at its best", best),
+        ("installed", "chainlora and mlx_lm.server as installed", installed),
+    ]
+    return [suite for suite in both if options.only in (None, suite[0])]
+
+
+def _chosen(options: argparse.Namespace) -> tuple[plan.Scenario, ...]:
+    """The scenarios that were asked for by key or described by flags; none for the presets."""
+    own = [name for name in _LOAD_OPTIONS if getattr(options, name) is not None]
+    if (options.only is not None) + bool(options.scenario) + bool(own) > 1:
+        raise ValueError("--only, --scenario and a load of your own exclude each other")
+    if options.scenario:
+        return plan.by_keys(plan.catalogue(quick=options.quick), options.scenario)
+    if not own:
+        return ()
+    given = {name: getattr(options, name) for name in own if name not in _COMBINED}
+    load = Load(**{"streams": 1, "requests": 1, "prompt_words": 64, "output_tokens": 16} | given)
+    return plan.own_loads(
+        load, options.streams or [1], options.adapters or [0], options.choice or ["distinct"]
+    )
+
+
+def _show(scenarios: Sequence[plan.Scenario]) -> None:
+    for scenario in scenarios:
+        peer = {"best": "", "installed": "; the peer as installed", "none": "; ours alone"}
+        print(f"{scenario.key:16} {scenario.label}{peer[scenario.peer]}")
+
+
+def _prepared(
+    work: Path, model: Path | None, scenarios: Sequence[plan.Scenario]
+) -> prepare.Prepared:
+    """What the scenarios need on disk, made where it is missing."""
+    out = work.resolve() / ("embedded" if model is None else model.resolve().name)
+    adapters = max(prepare.ADAPTERS, *(scenario.adapters for scenario in scenarios))
+    small = max(scenario.host.registered for scenario in scenarios)
+    command = [sys.executable, "-m", "scripts.bench.prepare", str(out)]
+    command += [] if model is None else [str(model.resolve())]
+    command += ["--adapters", str(adapters), "--small", str(small)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=_PREPARE_S)
     return prepare.read(out)
 
 

@@ -1,15 +1,15 @@
 """What both servers need on disk: the model in two forms and adapters for it, made once.
 
-Runs as a process of its own (``python -m scripts.bench.prepare OUT [MODEL]``), so that no MLX is in
-the process that measures.
+Runs as a process of its own (``python -m scripts.bench.prepare OUT [MODEL] [--adapters N]
+[--small N]``), so that no MLX is in the process that measures.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ class Prepared:
     """Directories that a run needs.
 
     ``quantized`` is the model as it is served, ``dequantized`` the same weights written in float32,
-    ``adapters`` mlx-lm directories of rank 8 on every linear layer of every block. Both forms of
-    the model have an end token that they cannot draw, so that output lengths are fixed.
+    ``adapters`` mlx-lm directories of rank 8 on every linear layer of every block, ``small`` ones
+    of rank 1 on a single layer, to be registered and not asked. Both forms of the model have an end
+    token that they cannot draw, so that output lengths are fixed.
     Banning the end tokens by ``logit_bias`` would do so too, and cost mlx_lm.server 5 % at 16
     streams: it runs logits processors row by row.
     """
@@ -35,17 +36,19 @@ class Prepared:
     quantized: str
     dequantized: str
     adapters: tuple[str, ...]
+    small: tuple[str, ...] = ()
 
 
 def read(out: Path) -> Prepared:
     """What ``prepare`` left in ``out``; OSError where it never ran to its end."""
     record = json.loads((out / _RECORD).read_text())
-    return Prepared(record["quantized"], record["dequantized"], tuple(record["adapters"]))
+    adapters, small = tuple(record["adapters"]), tuple(record.get("small", ()))
+    return Prepared(record["quantized"], record["dequantized"], adapters, small)
 
 
-def prepare(out: Path, model: Path | None) -> Prepared:
+def prepare(out: Path, model: Path | None, *, adapters: int = ADAPTERS, small: int = 0) -> Prepared:
     """Make what is missing below ``out``, for ``model`` or the embedded one."""
-    import adapters  # noqa: F401  # opens the fast BLAS before MLX
+    import adapters as package  # noqa: F401  # opens the fast BLAS before MLX
     from adapters.base.embedded import ensure_embedded
 
     out.mkdir(parents=True, exist_ok=True)
@@ -54,11 +57,20 @@ def prepare(out: Path, model: Path | None) -> Prepared:
         _without_end(model or ensure_embedded(out, progress=print), quantized)
     if not dequantized.exists():
         _dequantize(quantized, dequantized)
-    names = [out / "adapters" / f"a{number}" for number in range(ADAPTERS)]
-    for seed, directory in enumerate(names):
-        if not directory.exists():
-            _make_adapter(dequantized, directory, seed=seed)
-    prepared = Prepared(str(quantized), str(dequantized), tuple(map(str, names)))
+    large = [out / "adapters" / f"a{number}" for number in range(adapters)]
+    tiny = [out / "small" / f"a{number}" for number in range(small)]
+    missing = [directory for directory in (*large, *tiny) if not directory.exists()]
+    if missing:
+        shapes = list(_linear_shapes(dequantized))
+        for directory in missing:
+            seed = int(directory.name[1:])
+            if directory in large:
+                _make_adapter(shapes, directory, rank=RANK, seed=seed)
+            else:
+                _make_adapter(_one_of_the_last(shapes), directory, rank=1, seed=seed)
+    prepared = Prepared(
+        str(quantized), str(dequantized), tuple(map(str, large)), tuple(map(str, tiny))
+    )
     (out / _RECORD).write_text(json.dumps(asdict(prepared), indent=1))
     return prepared
 
@@ -120,23 +132,34 @@ def _linear_shapes(model_dir: Path) -> Iterator[tuple[str, int, int]]:
             yield path, inputs, outputs
 
 
-def _make_adapter(model_dir: Path, directory: Path, *, seed: int) -> None:
+def _block(path: str) -> int:
+    return int(path.split(".layers.")[1].split(".")[0])
+
+
+def _one_of_the_last(shapes: Sequence[tuple[str, int, int]]) -> Sequence[tuple[str, int, int]]:
+    """A single layer of the last block: mlx-lm's format counts adapted blocks from there."""
+    last = max(_block(path) for path, _, _ in shapes)
+    return [shape for shape in shapes if _block(shape[0]) == last][:1]
+
+
+def _make_adapter(
+    shapes: Sequence[tuple[str, int, int]], directory: Path, *, rank: int, seed: int
+) -> None:
     """A random adapter in mlx-lm's form that changes the outputs without drowning them."""
     import mlx.core as mx
 
-    shapes = list(_linear_shapes(model_dir))
     key = mx.random.key(seed)
     tensors: dict[str, Any] = {}
     for path, inputs, outputs in shapes:
         key, for_a, for_b = mx.random.split(key, 3)
-        tensors[f"{path}.lora_a"] = mx.random.normal((inputs, RANK), key=for_a) * inputs**-0.5
-        tensors[f"{path}.lora_b"] = mx.random.normal((RANK, outputs), key=for_b) * 0.01
-    blocks = 1 + max(int(path.split(".layers.")[1].split(".")[0]) for path, _, _ in shapes)
+        tensors[f"{path}.lora_a"] = mx.random.normal((inputs, rank), key=for_a) * inputs**-0.5
+        tensors[f"{path}.lora_b"] = mx.random.normal((rank, outputs), key=for_b) * 0.01
+    numbers = {_block(path) for path, _, _ in shapes}
     keys = sorted({path.split(".layers.")[1].split(".", 1)[1] for path, _, _ in shapes})
     config = {
         "fine_tune_type": "lora",
-        "num_layers": blocks,
-        "lora_parameters": {"rank": RANK, "scale": _SCALE, "dropout": 0.0, "keys": keys},
+        "num_layers": 1 + max(numbers) - min(numbers),
+        "lora_parameters": {"rank": rank, "scale": _SCALE, "dropout": 0.0, "keys": keys},
     }
     work = _fresh(directory)
     mx.save_safetensors(str(work / "adapters.safetensors"), tensors)
@@ -144,5 +167,16 @@ def _make_adapter(model_dir: Path, directory: Path, *, seed: int) -> None:
     work.rename(directory)
 
 
+def main() -> None:
+    """Read the arguments and make what they ask for."""
+    parser = argparse.ArgumentParser(prog="scripts.bench.prepare", description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--adapters", type=int, default=ADAPTERS)
+    parser.add_argument("--small", type=int, default=0)
+    options = parser.parse_args()
+    prepare(options.out, options.model, adapters=options.adapters, small=options.small)
+
+
 if __name__ == "__main__":
-    prepare(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    main()

@@ -12,7 +12,7 @@ class Trace:
     """One finished request. Times are seconds on one clock.
 
     ``chunks`` are the arrivals of pieces of text, in order, at least one. A server may put several
-    tokens into one chunk, so token counts come from its usage report.
+    tokens into one chunk, so token counts come from its usage report. ``text`` is the answer.
     """
 
     sent: float
@@ -20,6 +20,7 @@ class Trace:
     prompt_tokens: int
     output_tokens: int
     cached_tokens: int = 0
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,11 @@ class Sample:
     output_rate: float
     first_token_p50_s: float
     first_token_p95_s: float
+    first_token_p99_s: float
     token_s: float
     gap_p50_s: float
     gap_p95_s: float
+    gap_p99_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +101,11 @@ def summarise(traces: Sequence[Trace]) -> Sample:
         output_rate=output / wall,
         first_token_p50_s=percentile(first, 50),
         first_token_p95_s=percentile(first, 95),
+        first_token_p99_s=percentile(first, 99),
         token_s=statistics.median(per_token),
         gap_p50_s=percentile(gaps, 50),
         gap_p95_s=percentile(gaps, 95),
+        gap_p99_s=percentile(gaps, 99),
     )
 
 

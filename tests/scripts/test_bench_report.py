@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import xml.etree.ElementTree as ET
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,22 @@ from hypothesis import strategies as st
 
 from scripts.bench import plan
 from scripts.bench.chart import bar_chart
-from scripts.bench.report import FIGURES, OURS, THEIRS, Results, as_dict, own_ratios, speedup, table
+from scripts.bench.line_chart import Panel, line_chart
+from scripts.bench.lines import Axis, lines
+from scripts.bench.load import Load
+from scripts.bench.report import (
+    FIRST,
+    GAP,
+    OURS,
+    OUTPUT,
+    THEIRS,
+    Memory,
+    Results,
+    as_dict,
+    own_ratios,
+    speedup,
+    table,
+)
 from scripts.bench.stats import Sample, Spread, Trace, percentile, ratio, spread, summarise
 
 VALUES = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=50)
@@ -91,10 +107,9 @@ def test_unpaired_runs_have_no_ratio() -> None:
 def test_times_better_means_the_same_for_rates_and_for_waits() -> None:
     """Twice the rate is 2, and so is half the wait."""
     results = _results()
-    output, first = FIGURES[0], FIGURES[1]
-    assert speedup(results, "base-1", output) == Spread(2.0, 2.0, 2.0, 1)
-    assert speedup(results, "base-1", first) == Spread(4.0, 4.0, 4.0, 1)
-    assert speedup(results, "one-1", output) is None
+    assert speedup(results, "base-1", OUTPUT) == Spread(2.0, 2.0, 2.0, 1)
+    assert speedup(results, "base-1", FIRST) == Spread(4.0, 4.0, 4.0, 1)
+    assert speedup(results, "one-1", OUTPUT) is None
 
 
 def test_a_figure_that_does_not_exist_has_no_ratio() -> None:
@@ -102,7 +117,7 @@ def test_a_figure_that_does_not_exist_has_no_ratio() -> None:
     results = Results(plan.best(quick=True)[:1])
     results.add(OURS, "base-1", _sample(gap=0.0))
     results.add(THEIRS, "base-1", _sample(gap=0.0))
-    assert speedup(results, "base-1", FIGURES[3]) is None
+    assert speedup(results, "base-1", GAP) is None
 
 
 def test_own_ratios_compare_runs_of_our_server() -> None:
@@ -117,13 +132,19 @@ def test_own_ratios_compare_runs_of_our_server() -> None:
 def test_the_table_and_the_record_hold_every_run() -> None:
     """Both servers, every scenario that ran, and the peaks of memory."""
     results = _results()
-    results.peak_bytes = {OURS: [2 * 10**9]}
+    results.memory = {OURS: [Memory(2 * 10**9, 10**9)], THEIRS: [Memory(3 * 10**9, None)]}
+    results.count(OURS, "base-1", {"steps": 3}, {"steps": 10, "waiting": 1})
+    results.count(THEIRS, "base-1", {}, {})
     shown = table(results)
     assert "| base, 1 stream | output, tokens/s | 20 [20-20] | 10 [10-10] | 2 [2-2] |" in shown
-    assert "peak memory of chainlora: 2 [2-2] GB" in shown
+    assert "peak memory, chainlora: 2 [2-2] GB" in shown
+    assert "peak memory of MLX's arrays, chainlora: 1 [1-1] GB" in shown
+    assert shown.count("mlx_lm.server: ") == 1
     record = json.loads(json.dumps(as_dict(results)))
     first = record["scenarios"][0]
     assert first["servers"][THEIRS]["samples"][0]["output_rate"] == 10.0
+    assert first["servers"][OURS]["counted"] == [{"steps": 7}]
+    assert first["servers"][THEIRS]["counted"] == []
     assert first["times_better"]["output"]["median"] == 2.0
 
 
@@ -153,6 +174,59 @@ def test_the_chart_is_sound_svg_with_a_bar_for_each_number() -> None:
     assert "a < b" in [text.text for text in root.iter(f"{name}text")]
 
 
+def test_lines_join_runs_that_differ_in_one_number() -> None:
+    """A line for each server and choice; the base is no number of adapters, one point no line."""
+    results = Results(plan.own_loads(Load(1, 1, 8, 4), [1, 4], [0, 2, 8], ["zipf", "uniform"]))
+    for scenario in results.scenarios:
+        results.add(OURS, scenario.key, _sample(rate=scenario.adapters + scenario.load.streams))
+    results.add(THEIRS, results.scenarios[0].key, _sample())
+    over_streams, over_adapters = (lines(results, axis, OUTPUT) for axis in get_args(Axis))
+    assert set(over_streams) == {
+        "chainlora, base",
+        *(f"chainlora, {how}, {count} adapters" for how in ("zipf", "uniform") for count in (2, 8)),
+    }
+    assert [number for number, _ in over_streams["chainlora, base"]] == [1, 4]
+    assert set(over_adapters) == {
+        f"chainlora, {how}, {count} streams" for how in ("zipf", "uniform") for count in (1, 4)
+    }
+    line = over_adapters["chainlora, zipf, 4 streams"]
+    assert [(number, value.median) for number, value in line] == [(2, 6.0), (8, 12.0)]
+
+
+def test_loads_of_another_size_stand_on_no_common_line() -> None:
+    """Longer answers are another load, whatever the number of streams."""
+    few, many = plan.own_load("a", 8, Load(1, 1, 8, 4)), plan.own_load("b", 8, Load(4, 1, 8, 5))
+    results = Results([few, many])
+    results.add(OURS, "a", _sample())
+    results.add(OURS, "b", _sample())
+    assert lines(results, "streams", OUTPUT) == {}
+
+
+def test_a_line_chart_doubles_across_and_starts_at_zero() -> None:
+    """Equal factors are equal distances; the largest value is at the top; names are escaped."""
+    line = [(number, Spread(value, value, value, 1)) for number, value in ((1, 0.0), (2, 5.0))]
+    panel = Panel("streams", "tokens/s", {"a < b": [*line, (4, Spread(10.0, 10.0, 10.0, 1))]})
+    root = ET.fromstring(line_chart("title", (panel, panel)))
+    drawn = [
+        [tuple(map(float, point.split())) for point in path.attrib["d"][1:].split("L")]
+        for path in root.iter("{http://www.w3.org/2000/svg}path")
+        if "L" in path.attrib["d"]
+    ]
+    (first, second, third), other = drawn
+    assert second[0] - first[0] == pytest.approx(third[0] - second[0])
+    assert (first[1] + third[1]) / 2 == pytest.approx(second[1])
+    assert third[1] < first[1]
+    assert [point[1] for point in other] == [point[1] for point in drawn[0]]
+    words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert words.count("a < b") == 1
+
+
+@pytest.mark.parametrize("panels", [(), (Panel("streams", "tokens/s", {}),)])
+def test_a_line_chart_of_nothing_is_still_a_chart(panels: tuple[Panel, ...]) -> None:
+    """No line: no division by zero."""
+    assert ET.fromstring(line_chart("title", panels)).tag.endswith("svg")
+
+
 def test_a_chart_of_nothing_is_still_a_chart() -> None:
     """No group: no division by zero."""
     assert ET.fromstring(bar_chart("title", "tokens/s", [])).tag.endswith("svg")
@@ -168,9 +242,11 @@ def _sample(*, rate: float = 1.0, first: float = 1.0, gap: float = 0.1) -> Sampl
         output_rate=rate,
         first_token_p50_s=first,
         first_token_p95_s=first,
+        first_token_p99_s=first,
         token_s=0.1,
         gap_p50_s=gap,
         gap_p95_s=gap,
+        gap_p99_s=gap,
     )
 
 

@@ -6,11 +6,16 @@ import itertools
 import json
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from scripts.bench.load import Load, LoadError, Target, prompt, run_load, trace_of
+from scripts.bench import plan
+from scripts.bench.arrivals import poisson
+from scripts.bench.asks import prompt
+from scripts.bench.exchange import LoadError, trace_of
+from scripts.bench.load import Load, Target, run_load
 from scripts.bench.prepare import _without_end
 from scripts.bench.servers import Running, ServerError, free_port, machine_cpu_s, running
 from scripts.bench.stats import summarise
@@ -38,6 +43,47 @@ def test_every_stream_sends_its_requests_and_models_take_turns() -> None:
     sample = summarise(traces)
     assert sample.output_tokens == 160
     assert 0 < sample.first_token_p50_s <= sample.wall_s
+
+
+def test_arrivals_do_not_wait_for_answers() -> None:
+    """While the engine answers nothing, every request of an open load still comes."""
+    with live_server(_endless, adapters=("a0", "a1")) as server:
+        target = Target(server.url, [{"model": f"tiny:a{number}"} for number in range(2)])
+        server.do(server.engine.hold)
+        load = Load(6, 2, 8, 5, rate=200.0)
+        with ThreadPoolExecutor(1) as pool:
+            traces = pool.submit(run_load, target, load, seed="s", timeout_s=20)
+            server.wait_until(lambda: len(server.engine.submitted) == 12)
+            server.do(server.engine.release)
+            sent = sorted(trace.sent for trace in traces.result())
+    due = poisson(200.0, 12, "s/arrivals")
+    assert [moment - sent[0] for moment in sent] == pytest.approx([at - due[0] for at in due])
+
+
+def test_the_turns_of_a_chat_hold_what_was_said() -> None:
+    """Each request repeats the one before it and its answer, on the model that began the chat."""
+    with live_server(_endless, adapters=("a0", "a1")) as server:
+        target = Target(server.url, [{"model": f"tiny:a{number}"} for number in range(2)])
+        traces = run_load(target, Load(2, 3, 8, 5, talk="turns"), seed="s", timeout_s=20)
+        asked = server.engine.submitted
+    for revision in ("rev-a0", "rev-a1"):
+        prompts = [request.prompt for request in asked if request.revision == revision]
+        assert len(prompts) == 3
+        assert len(prompts[0]) < len(prompts[1]) < len(prompts[2])
+    assert {trace.text for trace in traces} == {"abcde"}
+
+
+def test_requests_share_a_system_message() -> None:
+    """The same for all of a run, before what each of them asks."""
+    with live_server(_endless) as server:
+        target = Target(server.url, [{"model": "tiny"}])
+        load = Load(2, 2, 8, 5, system_words=20)
+        run_load(target, load, seed="s", timeout_s=20)
+        prompts = [request.prompt for request in server.engine.submitted]
+    columns = zip(*prompts, strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
+    assert shared > len(prompt("s/system", 20))
+    assert all(len(each) > shared for each in prompts)
 
 
 def test_an_answer_that_ends_early_is_an_error() -> None:
@@ -177,6 +223,63 @@ def test_any_server_can_be_measured_by_its_address(
     assert ran == {"base-1", "base-16", "eight-1", "eight-16", "prompt-base"}
     assert "base, 16 streams" in (tmp_path / "url.md").read_text()
     assert (tmp_path / "url.svg").read_text().startswith("<svg")
+
+
+def test_a_load_of_ones_own_is_measured_and_drawn_over_streams(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every combination in the record, with what the engine counts, and a chart over streams."""
+    with live_server(_endless, adapters=("a0", "a1")) as server:
+        arguments = ["--url", server.url, "--out", str(tmp_path), "--name", "mine", "--pairs", "2"]
+        arguments += [f"--url-model=tiny{chain}" for chain in ("", ":a0", ":a1")]
+        arguments += ["--streams", "1", "4", "--adapters", "0", "2", "--choice", "zipf"]
+        code = main([*arguments, "--prompt-words", "8", "--output-tokens", "3"])
+        shown = capsys.readouterr()
+    assert code == 0, shown.err
+    record = json.loads((tmp_path / "mine.json").read_text())
+    assert [scenario["label"] for scenario in record["scenarios"]] == [
+        "base, 1 stream",
+        "base, 4 streams",
+        "2 adapters by Zipf, 1 stream",
+        "2 adapters by Zipf, 4 streams",
+    ]
+    for scenario in record["scenarios"]:
+        runs = scenario["servers"][server.url]
+        streams = scenario["load"]["streams"]
+        assert [sample["output_tokens"] for sample in runs["samples"]] == [3 * streams] * 2
+    assert record["memory"] == {server.url: [{"process_bytes": None, "device_bytes": 0}] * 2}
+    assert (tmp_path / "mine-streams.svg").read_text().startswith("<svg")
+    assert not (tmp_path / "mine-adapters.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--scenario", "nothing"], "'nothing'"),
+        (["--scenario", "base-1", "--streams", "2"], "exclude each other"),
+        (["--only", "best", "--rate", "2"], "exclude each other"),
+        (["--streams", "0"], "streams is 0"),
+        (["--url", "http://127.0.0.1:1"], "--url-model"),
+        (["--servers", "url"], "--url"),
+        (["--url", "http://127.0.0.1:1", "--url-model", "m", "--adapters", "2"], "not 2"),
+    ],
+)
+def test_a_misuse_is_told_before_anything_runs(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and what is wrong, in one line."""
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.err.count("\n") == 1
+    assert not shown.out
+
+
+def test_the_scenarios_are_listed_by_key(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line each, and nothing runs."""
+    assert main(["--list"]) == 0
+    keys = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert keys == [scenario.key for scenario in plan.catalogue(quick=False)]
 
 
 def test_a_failed_measurement_is_one_line(
