@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from adapters.store.database import Database
+
 
 def calls(act: Callable[[], object]) -> int:
     """The functions that ``act`` calls on this thread, those written in C included."""
@@ -22,4 +24,24 @@ def calls(act: Callable[[], object]) -> int:
         act()
     finally:
         sys.setprofile(before)
+    return count
+
+
+def database_steps(database: Database, act: Callable[[], object]) -> int:
+    """The instructions of SQLite's virtual machine that ``act`` takes, on both connections."""
+    count = 0
+
+    def step() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    connections = (database._reader, database._writer)
+    for connection in connections:
+        connection.set_progress_handler(step, 1)
+    try:
+        act()
+    finally:
+        for connection in connections:
+            connection.set_progress_handler(None, 0)
     return count

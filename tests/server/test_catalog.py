@@ -13,6 +13,7 @@ from adapters.store import database
 from server.catalog import ChainCatalog
 from server.core.ports import Model
 from tests.adapters.store.rig import Rig, opened, unsynced
+from tests.counting import calls, database_steps
 
 
 @pytest.fixture
@@ -77,3 +78,31 @@ def test_a_list_takes_as_many_queries_for_a_hundred_chains_as_for_one(
     asked.clear()
     assert len(ids(rig, pins=True)) == 201
     assert len(asked) == few == 3
+
+
+def test_what_a_name_and_a_commit_take_does_not_depend_on_how_many_chains_there_are(
+    rig: Rig,
+) -> None:
+    """Function calls and SQLite's own steps: with 5 chains and with 500."""
+    rig.grow("a")
+    names, forks = catalog(rig), iter(range(1000))
+
+    def fork() -> None:
+        rig.store.chains.fork("a", f"chain-{next(forks):03}", 1)
+
+    def pin() -> None:
+        with names.pin("base:chain-002"):
+            pass
+
+    def rollback() -> None:
+        rig.store.chains.rollback("chain-002", 1)
+
+    acts = (pin, lambda: names.model("base:chain-002"), fork, rollback)
+    counts = []
+    for chains in (5, 500):
+        while len(rig.store.chains.list()) < chains:
+            fork()
+        each = [(calls(act), database_steps(rig.store._database, act)) for act in acts]
+        counts.append(each)
+    assert counts[0] == counts[1]
+    assert all(steps > 0 for _, steps in counts[0])

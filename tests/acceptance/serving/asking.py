@@ -84,21 +84,25 @@ class Asker:
             gaps.append(float("inf"))
         return Answer(text, tuple(tokens), tuple(gaps), finish)
 
-    def cold(self, chain: str | None, question: str) -> Solo:
-        """What plain mlx-lm says in one row, to its first end token."""
+    def cold(self, chain: str | None, question: str, *, count: int = MOST_TOKENS) -> Solo:
+        """What plain mlx-lm says in one row, to its first end token or ``count``."""
         directory = None if chain is None else self._adapters[chain]
         messages = [{"role": "user", "content": question}]
         prompt = tuple(self.tokenizer.encode_chat(messages, template_kwargs={}))
-        solo = _solo(self._model, directory, prompt, MOST_TOKENS)
+        solo = _solo(self._model, directory, prompt, count)
         ends = [i for i, token in enumerate(solo.tokens) if token in self.tokenizer.end_tokens]
-        stop = ends[0] + 1 if ends else MOST_TOKENS
+        stop = ends[0] + 1 if ends else count
         return Solo(solo.tokens[:stop], solo.margins[:stop])
 
     def assert_cold(
-        self, asked: Sequence[tuple[str | None, str]], answers: Sequence[Answer]
+        self,
+        asked: Sequence[tuple[str | None, str]],
+        answers: Sequence[Answer],
+        *,
+        count: int = MOST_TOKENS,
     ) -> None:
         """Hold answers to plain mlx-lm's, by the equality rule, and their texts to their tokens."""
-        solos = [self.cold(chain, question) for chain, question in asked]
+        solos = [self.cold(chain, question, count=count) for chain, question in asked]
         assert_same_tokens(
             [solo.tokens for solo in solos],
             [answer.tokens for answer in answers],

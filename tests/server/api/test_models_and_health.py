@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from urllib.parse import quote
 
 import pytest
 
+from server.core.ports import Model
 from tests.server.api.serving import BASE, PIRATE, error_of, serving
+from tests.static_catalog import StaticCatalog
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +30,22 @@ async def test_models_are_the_base_and_every_adapter() -> None:
         "parent": None,
     }
     assert (pirate["id"], pirate["parent"], pirate["root"]) == (PIRATE, BASE, "pirate")
+
+
+async def test_a_long_list_is_made_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its length is the number of chains; requests that stream meanwhile must not notice."""
+    threads: list[int] = []
+    real = StaticCatalog.models
+
+    def noted(self: StaticCatalog, *, pins: bool = False) -> Sequence[Model]:
+        threads.append(threading.get_ident())
+        return real(self, pins=pins)
+
+    async with serving() as server:
+        monkeypatch.setattr(StaticCatalog, "models", noted)
+        assert (await server.http.get("/v1/models")).status_code == 200
+    assert len(threads) == 1
+    assert threads != [threading.get_ident()]
 
 
 @pytest.mark.parametrize("plain", [True, False])
