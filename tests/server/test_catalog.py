@@ -102,6 +102,8 @@ def test_what_a_name_and_a_commit_take_does_not_depend_on_how_many_chains_there_
     for chains in (5, 500):
         while len(rig.store.chains.list()) < chains:
             fork()
+        for act in acts:
+            act()  # what is done once for the process is done now
         each = [(calls(act), database_steps(rig.store._database, act)) for act in acts]
         counts.append(each)
     assert counts[0] == counts[1]
