@@ -99,10 +99,13 @@ def _fetched(name: str) -> Path:
     """The hub's model in its cache, brought up to date where the hub answers in time."""
     # Imported late: only this needs the hub's client, and a test may run without a network.
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         # Its own question of a download waits for ever for a hub that does not answer.
         HfApi().model_info(name, timeout=HUB_WAIT_S)
+    except RepositoryNotFoundError:
+        raise  # the hub has answered: a name that it does not know, or may not give
     except Exception:
         with contextlib.suppress(Exception):
             kept = snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,52 @@ def mute_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+def keep_in_cache(cache: Path) -> Path:
+    """What a download of ``chainlora-tests/kept`` left in the hub's cache."""
+    kept = cache / "models--chainlora-tests--kept"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    snapshot = kept / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    return snapshot
+
+
+class Unknown(BaseHTTPRequestHandler):
+    """A hub that knows no repository."""
+
+    def do_GET(self) -> None:
+        """Refuse as the hub does."""
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base's own name
+        """Say nothing."""
+
+
+def test_a_model_that_the_hub_does_not_know_is_not_taken_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub has answered: what was deleted there, or is not for us, is an error."""
+    keep_in_cache(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unknown) as hub:
+        monkeypatch.setattr(
+            "huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{hub.server_port}"
+        )
+        serving = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        try:
+            with pytest.raises(BaseError, match=r"could not be fetched.*NotFound"):
+                load.resolve_model("chainlora-tests/kept", tmp_path)
+        finally:
+            hub.shutdown()
+            serving.join()
+
+
 @pytest.mark.usefixtures("mute_hub")
 def test_a_hub_that_does_not_answer_is_not_waited_for_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -230,12 +278,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for_without_end(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(BaseError, match=r"could not be fetched.*Timeout"):
         load.resolve_model("chainlora-tests/kept", tmp_path)
-    kept = tmp_path / "models--chainlora-tests--kept"
-    (kept / "refs").mkdir(parents=True)
-    (kept / "refs" / "main").write_text("0" * 40)
-    snapshot = kept / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text("{}")
+    snapshot = keep_in_cache(tmp_path)
     assert load.resolve_model("chainlora-tests/kept", tmp_path) == snapshot
 
 
