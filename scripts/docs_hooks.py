@@ -20,6 +20,7 @@ from adapters.lineage import TrainSettings
 from server.api.admin.schema import LoraBody, StageBody
 from server.api.schema.chat import ChatRequest
 from server.api.schema.completions import CompletionRequest
+from server.api.schema.embeddings import EmbeddingsRequest
 from server.api.schema.fields import NoAdapters, Schema, Unsupported
 from server.api.schema.messages import MessagesRequest
 from server.api.schema.responses import ResponsesRequest
@@ -87,6 +88,7 @@ def fields_table() -> str:
     schemas: dict[str, type[Schema]] = {
         "chat/completions": ChatRequest,
         "completions": CompletionRequest,
+        "embeddings": EmbeddingsRequest,
         "responses": ResponsesRequest,
         "messages": MessagesRequest,
     }

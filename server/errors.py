@@ -64,6 +64,7 @@ TABLE: Final[dict[str, Wire]] = {
     _CORE + "UnsupportedField": Wire(400, _CLIENT, "unsupported_parameter"),
     _CORE + "TwoAdapters": Wire(400, _CLIENT, "two_adapters"),
     _CORE + "PromptTooLong": Wire(400, _CLIENT, "context_length_exceeded"),
+    _CORE + "NoHiddenState": Wire(400, _CLIENT, "embeddings_unsupported"),
     _CORE + "UnknownModel": Wire(404, _CLIENT, "model_not_found"),
     _CORE + "ResponseNotFound": Wire(404, _CLIENT, "response_not_found"),
     _CORE + "PreviousResponseNotFound": Wire(400, _CLIENT, "previous_response_not_found"),

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from server.core.messages import Event, Generate, TokenLogprobs
+from server.core.messages import Event, Generate, Pooled, TokenLogprobs
 from tests.fake_constraints import Constrained
 
 Script = Callable[[Generate], Iterable[int]]
@@ -85,3 +85,10 @@ def logprobs_of(token: int, alternatives: int | None) -> TokenLogprobs | None:
     ids = [token, *(ord("A") + rank for rank in range(alternatives))]
     top = tuple((one, first - rank) for rank, one in enumerate(ids))
     return TokenLogprobs(first, top[:alternatives])
+
+
+def pooled(request: Generate) -> Pooled:
+    """Eight numbers of either sign: a function of prompt and revision alone."""
+    row = repr((request.prompt, request.revision)).encode()
+    digest = hashlib.blake2b(row, digest_size=8).digest()
+    return Pooled(tuple((byte - 127.5) / 16 for byte in digest))

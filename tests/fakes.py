@@ -31,7 +31,7 @@ from server.core.messages import (
 )
 from server.core.ports import Events
 from tests.fake_constraints import Constrained
-from tests.fake_rows import Row, RowEvents, Script, letters, logprobs_of, saying
+from tests.fake_rows import Row, RowEvents, Script, letters, logprobs_of, pooled, saying
 
 __all__ = ["FakeEngine", "Script", "letters", "saying"]
 
@@ -201,6 +201,8 @@ class FakeEngine:
                 self._last(row, Failed(refusal))
                 continue
             self._report_prompt(row)
+            if row.request.pooled:
+                row.events.append(pooled(row.request))
             if not row.request.max_tokens:
                 self._finish(row, FinishReason.LENGTH)
         self._steps += 1

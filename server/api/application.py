@@ -12,11 +12,13 @@ from server.api.admin.datasets import UPLOADS
 from server.api.admin.routes import administration_routes
 from server.api.admin.transfers import IMPORTS
 from server.api.anthropic.routes import anthropic_routes
+from server.api.embeddings import embedding_routes
 from server.api.failures import framework_error, invalid_parameter
 from server.api.guards import BodyLimits, Errors, Hosts, MediaTypes, RequestIds, Upload
 from server.api.parts import Parts
 from server.api.responses.routes import response_routes
 from server.api.routes import admin_routes, generation_routes, health_routes, model_routes
+from server.api.tokens import token_routes
 
 
 def create_api(parts: Parts) -> FastAPI:
@@ -49,6 +51,8 @@ def create_api(parts: Parts) -> FastAPI:
         generation_routes,
         response_routes,
         anthropic_routes,
+        embedding_routes,
+        token_routes,
         model_routes,
         health_routes,
         admin_routes,

@@ -12,7 +12,8 @@ from server.api.generation import Ask
 from server.api.parts import Parts
 from server.api.rows import End
 from server.api.sampling import sampling_of
-from server.api.schema.completions import CompletionRequest, Prompt
+from server.api.schema.completions import CompletionRequest
+from server.api.schema.texts import Text
 from server.api.transcript import Piece, Report
 from server.api.wire import Answer, Body, TokenTexts, cut_note, usage_of
 from server.core.ports import Tokenizer
@@ -41,7 +42,7 @@ def completion_ask(request: CompletionRequest, parts: Parts) -> Ask:
     )
 
 
-def _encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
+def _encode(prompt: Text, tokenizer: Tokenizer) -> Encoded:
     return Encoded(tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
 
 

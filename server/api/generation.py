@@ -20,7 +20,7 @@ from server.core.messages import Constraint, Generate, Sampling
 from server.core.ports import Detokenizer, Target, Tokenizer
 from server.core.reader import Reader
 
-_FIRST_ROWS = 8
+FIRST_ROWS = 8
 """Rows of a request that start as early as any; further ones let less greedy requests go first."""
 
 
@@ -130,7 +130,7 @@ def _read_prompts(ask: Ask, tokenizer: Tokenizer) -> list[_Prompt]:
     for number, encode in enumerate(ask.prompts):
         encoded = encode(tokenizer)
         tokens = encoded.tokens
-        _check_vocabulary(tokens, _field(ask, number), tokenizer.vocab_size)
+        check_vocabulary(tokens, _field(ask, number), tokenizer.vocab_size)
         detokenizers = tuple(tokenizer.detokenizer() for _ in range(ask.choices))
         echoes: tuple[Echo | None, ...] = (None,) * ask.choices
         if ask.echo:
@@ -144,7 +144,7 @@ def _read_prompts(ask: Ask, tokenizer: Tokenizer) -> list[_Prompt]:
 def _requests(ask: Ask, prompts: Sequence[_Prompt], parts: Parts, target: Target) -> list[Generate]:
     """One for each row, by index."""
     biased = [token for token, _ in ask.sampling.logit_bias]
-    _check_vocabulary(biased, "logit_bias", parts.tokenizer.vocab_size)
+    check_vocabulary(biased, "logit_bias", parts.tokenizer.vocab_size)
     requests = []
     for number, prompt in enumerate(prompts):
         field = _field(ask, number)
@@ -162,7 +162,7 @@ def _requests(ask: Ask, prompts: Sequence[_Prompt], parts: Parts, target: Target
                     end_tokens=parts.tokenizer.end_tokens,
                     revision=target.revision,
                     flow=target.flow,
-                    priority=ask.priority + (index >= _FIRST_ROWS),
+                    priority=ask.priority + (index >= FIRST_ROWS),
                     constraint=prompt.constraint,
                     prompt_logprobs=ask.prompt_logprobs,
                 )
@@ -191,7 +191,8 @@ def _completion_limit(ask: Ask, field: str, prompt_tokens: int, context: int) ->
     return wanted
 
 
-def _check_vocabulary(tokens: Sequence[int], field: str, vocabulary: int) -> None:
+def check_vocabulary(tokens: Sequence[int], field: str, vocabulary: int) -> None:
+    """Raise InvalidRequest where one of ``tokens``, in the request's ``field``, is none."""
     wrong = next((token for token in tokens if not 0 <= token < vocabulary), None)
     if wrong is not None:
         raise InvalidRequest(

@@ -18,6 +18,7 @@ from server.core.messages import (
     Finished,
     FinishReason,
     Generate,
+    Pooled,
     PromptLogprobs,
 )
 
@@ -111,6 +112,8 @@ class Row:
                 reason, cached_tokens = event.reason, event.cached_tokens
                 report = transcript.end(event.end)
                 break
+            if isinstance(event, Pooled):
+                raise TypeError("a row that is pooled has no reply")
             yield transcript.add(event)
             if transcript.stopped:
                 reason, cached_tokens = FinishReason.STOP, await self._cancelled()

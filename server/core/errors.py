@@ -34,6 +34,10 @@ class PromptTooLong(InvalidRequest):
     """Prompt and completion do not fit the context; the message carries both numbers."""
 
 
+class NoHiddenState(InvalidRequest):
+    """What this model gives to its output layer cannot be reached, so that it embeds nothing."""
+
+
 class UnknownModel(ServeError):
     """No base and no chain has that name."""
 

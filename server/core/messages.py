@@ -1,8 +1,8 @@
 """What crosses the boundary between the HTTP side and the device thread.
 
 Down goes ``Generate`` and, as the only other arrow, a cancellation by request id. Up come events:
-where they are asked for, ``PromptLogprobs`` of the whole prompt, then any number of ``Token``, then
-exactly one ``Finished`` or ``Failed``.
+where they are asked for, ``PromptLogprobs`` of the whole prompt or its ``Pooled`` state, then any
+number of ``Token``, then exactly one ``Finished`` or ``Failed``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Generate:
     end token is drawn only where the text is whole, so that a text that is not whole ends by LENGTH
     or CANCELLED alone.
     ``prompt_logprobs`` is the number of alternatives reported beside each token of the prompt but
-    the first, None for no report.
+    the first, None for no report. With ``pooled`` the prompt's mean hidden state is reported; such
+    a row generates nothing: its ``max_tokens`` is 0, and it has no ``prompt_logprobs``.
     """
 
     request_id: str
@@ -76,6 +77,7 @@ class Generate:
     priority: int = 0
     constraint: Constraint | None = None
     prompt_logprobs: int | None = None
+    pooled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,16 @@ class PromptLogprobs:
     """
 
     logprobs: tuple[TokenLogprobs, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """The mean over a whole prompt of what the model gives to its output layer, in float32.
+
+    That is the last hidden state behind the final norm, of every token, the last one included.
+    """
+
+    mean: tuple[float, ...]
 
 
 class FinishReason(enum.StrEnum):
@@ -140,7 +152,7 @@ class Failed:
     error: ServeError
 
 
-Event = PromptLogprobs | Token | Finished | Failed
+Event = PromptLogprobs | Pooled | Token | Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,6 +172,10 @@ class Tokenizer(Protocol):
         """Token ids of plain text, with the beginning-of-text token where the model has one."""
         ...
 
+    def spell(self, text: str) -> list[int]:
+        """Token ids of plain text and of nothing beside it."""
+        ...
+
     @property
     def dialect(self) -> Dialect:
         """How tools and reasoning are written."""

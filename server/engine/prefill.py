@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import mlx.core as mx
 
-from server.core.messages import Failed, PromptLogprobs
+from adapters.lora.routes import Route
+from server.core.messages import Failed, Pooled, PromptLogprobs
 from server.core.prefix import common_prefix
 from server.core.schedule import plan_prefill
 from server.engine.prefix import BLOCK, Held, PrefixCache
 from server.engine.report import prompt_logprobs
 from server.engine.rows import Forward, Row, merge
 
+Run = Callable[[mx.array, Sequence[Any], Route], mx.array]
+"""A forward: logits or states of tokens."""
+
 _PROBE_TOKENS = 32
 _LOGITS_BYTES = 1 << 26
 """Float32 logits of one piece, where its rows report their prompts."""
 
 
-Reported = tuple[Row, PromptLogprobs | Failed]
-"""A row and a stretch of its prompt, or why it ends where its probabilities are not numbers."""
+Reported = tuple[Row, PromptLogprobs | Pooled | Failed]
+"""A row and a stretch of its prompt or its mean state, or why it ends where they are no numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,9 @@ class Prefill:
     """Rows whose prompts are being computed. The row that was served last goes to the back.
 
     A row that reports its prompt shares its pieces with such rows alone, since only their logits
-    are computed, and a piece of theirs is as short as the memory for logits asks.
+    are computed, and a piece of theirs is as short as the memory for logits asks. A row that is
+    pooled shares pieces with all others: the forward ends before the logits, which nobody needs.
+    Of its states nothing but their sum is kept from piece to piece.
 
     A row begins behind the longest prefix that is kept. While another row computes a longer one,
     it waits for that: rows that arrive together compute what they share once.
@@ -84,8 +91,8 @@ class Prefill:
         )
         chosen = [waiting[index] for index in piece.rows]
         lengths = [min(row.to_prefill, piece.tokens_per_row) for row in chosen]
-        logits = self._compute(chosen, lengths)
-        found = _report(chosen, lengths, logits) if reports else ()
+        made = self._compute(chosen, lengths)
+        found = _report(chosen, lengths, made) if reports else _pool(chosen, lengths, made)
         for row in chosen:
             self._keep(row)
         self.rows = [row for row in self.rows if row not in chosen] + chosen
@@ -121,7 +128,12 @@ class Prefill:
             row.is_kept = self._prefix.keep(held, row.request.revision, row.tokens)
 
     def _compute(self, rows: list[Row], lengths: list[int]) -> mx.array:
-        """Fill the rows' caches; logits (rows, longest, vocab) for whoever evaluates them."""
+        """Fill the rows' caches; what the model makes (rows, longest, …), not evaluated.
+
+        That is hidden states where a row is pooled, else logits.
+        """
+        pooled = any(row.request.pooled for row in rows)
+        forward = self._forward.hidden if pooled else self._forward
         route = self._forward.router.plan([row.adapter for row in rows])
         pieces = [
             list(row.tokens[row.cached : row.cached + length])
@@ -129,15 +141,18 @@ class Prefill:
         ]
         if len(rows) == 1:
             caches = _caches(rows[0])
-            logits = self._forward(mx.array(pieces), caches, route)
+            made = forward(mx.array(pieces), caches, route)
             mx.eval([cache.state for cache in caches])
         else:
-            logits = self._compute_together(rows, pieces, route)
+            made = self._compute_together(forward, rows, pieces, route)
         for row, length in zip(rows, lengths, strict=True):
             row.cached += length
-        return logits
+        return made
 
-    def _compute_together(self, rows: list[Row], pieces: list[list[int]], route: Any) -> mx.array:
+    @staticmethod
+    def _compute_together(
+        forward: Run, rows: list[Row], pieces: list[list[int]], route: Route
+    ) -> mx.array:
         """Pad on the right, let the caches roll the padding away, hand each row its own cache."""
         longest = max(len(piece) for piece in pieces)
         padding = [longest - len(piece) for piece in pieces]
@@ -146,7 +161,7 @@ class Prefill:
             if any(padding):
                 cache.prepare(lengths=[len(piece) for piece in pieces], right_padding=padding)
         tokens = mx.array([piece + [0] * pad for piece, pad in zip(pieces, padding, strict=True)])
-        logits = self._forward(tokens, caches, route)
+        made = forward(tokens, caches, route)
         for cache in caches:
             if any(padding):
                 cache.finalize()
@@ -154,7 +169,7 @@ class Prefill:
         for index, row in enumerate(rows):
             row.caches = [cache.extract(index) for cache in caches]
         mx.eval([cache.state for row in rows for cache in _caches(row)])
-        return logits
+        return made
 
 
 def _report(rows: Sequence[Row], lengths: Sequence[int], logits: mx.array) -> tuple[Reported, ...]:
@@ -166,6 +181,22 @@ def _report(rows: Sequence[Row], lengths: Sequence[int], logits: mx.array) -> tu
         failed = Failed(row.not_finite())
         row.reported += length
         found.append((row, failed if logprobs is None else PromptLogprobs(logprobs)))
+    return tuple(found)
+
+
+def _pool(rows: Sequence[Row], lengths: Sequence[int], states: mx.array) -> tuple[Reported, ...]:
+    """Add the piece's states to the sums of the rows that are pooled; the means that are whole."""
+    found: list[Reported] = []
+    for row, length, each in zip(rows, lengths, states, strict=True):
+        if not row.request.pooled:
+            continue
+        added = each[:length].astype(mx.float32).sum(axis=0)
+        row.pooled = added if row.pooled is None else row.pooled + added
+        mx.eval(row.pooled)
+        if not row.to_prefill:
+            values: Any = (row.pooled / len(row.tokens)).tolist()
+            failed = Failed(row.not_finite())
+            found.append((row, Pooled(tuple(values)) if all(map(isfinite, values)) else failed))
     return tuple(found)
 
 

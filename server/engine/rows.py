@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx_lm.models.cache import make_prompt_cache
 
+from adapters.base.output_layer import OutputLayer
 from adapters.base.quantized_kv import KVQuantization
 from adapters.lora import ResidentAdapter, Router
 from adapters.lora.routes import Route
@@ -29,8 +30,9 @@ class Row:
     those of ``Forward.make_caches``, which the row owns until it joins a decode batch. ``reused``
     of the prompt were found there when it first began; what it leaves is kept for others where
     ``is_kept``. ``reported`` counts the prompt's tokens whose probabilities are known to the
-    reader, the first among them. ``matcher`` has taken what was generated, in a row with a
-    constraint.
+    reader, the first among them. ``pooled`` is the sum of the hidden states of the prompt's first
+    ``cached`` tokens, (width,) in float32, in a row that wants their mean. ``matcher`` has taken
+    what was generated, in a row with a constraint.
     """
 
     request: Generate
@@ -43,6 +45,7 @@ class Row:
     generated: list[int] = field(default_factory=list)
     matcher: Matcher | None = None
     reported: int = 1
+    pooled: mx.array | None = None
     lookup: Lookup | None = None
 
     @property
@@ -54,14 +57,19 @@ class Row:
     def reusable(self) -> tuple[int, ...]:
         """The tokens that need not be computed where their KV is kept.
 
-        Not the last one, whose logits draw the next, nor any whose logits are to be reported.
+        Not the last one, whose logits draw the next, nor any whose logits or states are wanted.
         """
+        if self.request.pooled:
+            return ()
         return self.tokens[: self.reported - 1 if self.reports else -1]
 
     @property
     def to_prefill(self) -> int:
-        """Tokens left before the last one, which the first decode step computes."""
-        return len(self.tokens) - 1 - self.cached
+        """Tokens left before the last one, which the first decode step computes.
+
+        A row that is pooled has none, and computes its last token too.
+        """
+        return len(self.tokens) - (not self.request.pooled) - self.cached
 
     @property
     def last(self) -> int:
@@ -84,7 +92,11 @@ class Row:
 
     def not_finite(self) -> NonFiniteOutput:
         """Why a row ends whose logits are not finite."""
-        where = "in the prompt" if self.reports else f"after {len(self.generated)} tokens"
+        where = (
+            "in the prompt"
+            if self.reports or self.request.pooled
+            else f"after {len(self.generated)} tokens"
+        )
         if self.request.revision is None:
             return NonFiniteOutput(f"The base's output is not finite {where}; check its files.")
         return NonFiniteOutput(
@@ -109,16 +121,33 @@ class Forward:
     ) -> None:
         self._model = model
         self._kv = kv
+        self._head = OutputLayer(model)
         self.router = router
         self.vocabulary = vocabulary
 
     def __call__(self, tokens: mx.array, caches: Sequence[Any], route: Route) -> mx.array:
         """Logits (rows, length, vocab) of ``tokens`` (rows, length); extends ``caches`` lazily."""
-        if self._kv is not None:
-            caches = self._kv.layers(caches, tokens=tokens.shape[1])
         with self.router.routing(route):
-            logits: mx.array = self._model(tokens, cache=caches)
+            logits: mx.array = self._model(tokens, cache=self._layers(caches, tokens))
         return logits
+
+    def hidden(self, tokens: mx.array, caches: Sequence[Any], route: Route) -> mx.array:
+        """What the output layer would be given, (rows, length, width); else as a call.
+
+        Raises HeadNotFound as ``check_hidden``.
+        """
+        with self.router.routing(route):
+            return self._head.input(tokens, self._layers(caches, tokens))
+
+    def check_hidden(self) -> None:
+        """Raise HeadNotFound where the model's hidden states cannot be told; small, and once."""
+        with self.router.routing(self.router.plan([None])):
+            self._head.find()
+
+    def _layers(self, caches: Sequence[Any], tokens: mx.array) -> Sequence[Any]:
+        if self._kv is None:
+            return caches
+        return self._kv.layers(caches, tokens=tokens.shape[1])
 
     def make_caches(self) -> list[Any]:
         """Empty caches for one row: one per layer, two where the KV is quantized."""

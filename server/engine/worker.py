@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
+from adapters.base.output_layer import HeadNotFound
 from adapters.lora import AdapterBank, Router
-from server.core.errors import AdapterUnavailable
+from server.core.errors import AdapterUnavailable, NoHiddenState
 from server.core.messages import EngineStats, Event, Failed, Finished, FinishReason, Token
 from server.core.schedule import PrefillPace
 from server.core.speculation import StepTimes
@@ -121,8 +122,7 @@ class Worker:
                 self._lent.add(message)
             case Begin():
                 row = Row(message.request, message.request.prompt, matcher=message.matcher)
-                self._rows[row.request.request_id] = row
-                self._waiting.add(row)
+                self._add(row)
             case Cancel():
                 if message.request_id in self._rows:
                     self._finish(self._rows[message.request_id], FinishReason.CANCELLED)
@@ -136,6 +136,22 @@ class Worker:
             case LoadFailed():
                 for row in self._waiting.failed(message):
                     self._end(row, Failed(AdapterUnavailable(message.reason, param="model")))
+
+    def _add(self, row: Row) -> None:
+        """A row waits, or ends where it wants hidden states that cannot be had.
+
+        The first that wants some takes a forward to find them.
+        """
+        self._rows[row.request.request_id] = row
+        self._waiting.add(row)
+        if not row.request.pooled:
+            return
+        row.is_kept = False  # few prompts begin with the texts that are embedded
+        try:
+            self._forward.check_hidden()
+        except HeadNotFound:
+            message = "This model's architecture gives no hidden states, so it embeds nothing."
+            self._end(row, Failed(NoHiddenState(message, param="model")))
 
     def _start_rows(self) -> None:
         """Admit the rows that are ready and fit."""
@@ -158,7 +174,7 @@ class Worker:
                 self._events.append((row.request.request_id, event))
         through = self._prefill.take_done()
         # The decode step computes the last token of each that goes on.
-        self._counters.prompt_tokens += done.tokens + len(through)
+        self._counters.prompt_tokens += done.tokens + sum(not row.request.pooled for row in through)
         self._decode.join([row for row in through if row.request.max_tokens])
         for row in through:
             if not row.request.max_tokens:

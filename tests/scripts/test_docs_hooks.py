@@ -11,6 +11,7 @@ import pytest
 from scripts.docs_hooks import errors_table, fields_table, on_page_markdown, settings_table
 from server.api.schema.chat import ChatRequest
 from server.api.schema.completions import CompletionRequest
+from server.api.schema.embeddings import EmbeddingsRequest
 from server.api.schema.fields import Schema
 from server.api.schema.messages import MessagesRequest
 from server.api.schema.read import read_request
@@ -23,6 +24,7 @@ from server.settings_text import variable_of
 BODIES: dict[type[Schema], dict[str, Any]] = {
     ChatRequest: {"model": "m", "messages": [{"role": "user", "content": "x"}]},
     CompletionRequest: {"model": "m", "prompt": "x"},
+    EmbeddingsRequest: {"model": "m", "input": "x"},
     ResponsesRequest: {"model": "m", "input": "x"},
     MessagesRequest: {
         "model": "m",

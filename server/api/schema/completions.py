@@ -4,51 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from server.api.schema.fields import Unsupported, wrong
+from server.api.schema.fields import Unsupported
 from server.api.schema.formats import GuidedRequest
+from server.api.schema.texts import Texts
 
 _DEFAULT_MAX_TOKENS = 16
 """The reference's own default."""
-
-Prompt = str | tuple[int, ...]
-"""A text, or token ids."""
-
-_KINDS = "must be a string, a list of strings, a list of token ids or a list of such lists"
-
-
-def _prompts(value: object) -> object:
-    """Every kind of ``prompt`` as a tuple of prompts."""
-    if isinstance(value, str):
-        return (_prompt(value),)
-    if not isinstance(value, list):
-        raise wrong(_KINDS)
-    if not value:
-        raise wrong("must not be empty")
-    if all(type(item) is int for item in value):
-        return (tuple(value),)
-    if all(isinstance(item, str) for item in value) or all(
-        isinstance(item, list) for item in value
-    ):
-        return tuple(_prompt(item) for item in value)
-    raise wrong(_KINDS)
-
-
-def _prompt(value: str | list[object]) -> object:
-    if not value:
-        raise wrong("must not be empty")
-    if isinstance(value, str):
-        return value
-    if not all(type(item) is int for item in value):
-        raise wrong(_KINDS)
-    return tuple(value)
 
 
 class CompletionRequest(GuidedRequest):
     """The whole body."""
 
-    prompt: Annotated[tuple[Prompt, ...], BeforeValidator(_prompts)]
+    prompt: Texts
     max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     best_of: Annotated[int, Field(ge=1, le=20)] | None = None

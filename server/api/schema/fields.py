@@ -117,6 +117,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 LogitBias = Annotated[dict[str, Bias], BeforeValidator(_at_most(1024)), AfterValidator(_token_keys)]
 Label = Annotated[str, Field(max_length=512)]
+Priority = Annotated[int, Field(ge=-1000, le=1000)]
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     BeforeValidator(_at_most(16)),
@@ -142,7 +143,7 @@ class DrawingRequest(Schema):
     top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    priority: Priority | None = None
 
 
 class GenerationRequest(DrawingRequest):
