@@ -115,7 +115,10 @@ class Settings(BaseModel):
         "gets all of it while none is.",
     )
     adapter_budget_bytes: int | None = Field(
-        default=None, ge=1, description="Memory for resident adapters; auto: from free memory."
+        default=None,
+        ge=1,
+        description="Memory for resident adapters; auto: a tenth of free memory. A batch that mixes "
+        "adapters holds copies of theirs beside it.",
     )
     kv_budget_bytes: int | None = Field(
         default=None, ge=1, description="Memory for the KV cache; auto: from free memory."

@@ -42,6 +42,11 @@ class AdapterBank:
         return self._resident_bytes + self._reserved
 
     @property
+    def mixture_nbytes(self) -> int:
+        """Bytes of the copies that mixed batches read, beside the budget."""
+        return self._router.mixture_nbytes
+
+    @property
     def in_use(self) -> int:
         """Number of adapters that rows hold."""
         return len(self._uses)

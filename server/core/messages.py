@@ -162,7 +162,8 @@ class EngineStats:
     ``prompt_tokens`` counts what was computed, ``prefix_cache_tokens`` what was found computed, in
     ``prefix_cache_hits`` rows. ``lent_pieces`` counts the pieces of other work that had the device,
     ``lent_s`` their time. ``guessed_tokens`` counts those that speculation had verified,
-    ``accepted_tokens`` those of them that were drawn. ``kv_bytes`` is what the rows' KV caches
+    ``accepted_tokens`` those of them that were drawn. ``mixture_bytes`` is what copies of adapters
+    take that mixed batches read. ``kv_bytes`` is what the rows' KV caches
     take, with the room that they have in reserve. ``adapter_hits`` counts rows whose adapter was
     resident when they came, ``adapter_misses`` those that had to wait for it.
     ``row_s`` is how far apart rows end while there are any, 0 before the second one.
@@ -181,6 +182,7 @@ class EngineStats:
     registered_adapters: int = 0
     resident_adapters: int = 0
     resident_bytes: int = 0
+    mixture_bytes: int = 0
     adapter_budget_bytes: int = 0
     adapter_hits: int = 0
     adapter_misses: int = 0

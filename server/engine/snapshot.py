@@ -79,6 +79,7 @@ def snapshot(look: Look) -> EngineStats:
         accepted_tokens=look.speculation.accepted_tokens,
         resident_adapters=len(bank),
         resident_bytes=bank.nbytes,
+        mixture_bytes=bank.mixture_nbytes,
         adapter_budget_bytes=bank.budget_bytes,
         adapter_hits=look.waiting.hits,
         adapter_misses=look.waiting.misses,

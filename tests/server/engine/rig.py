@@ -57,11 +57,13 @@ class Bench:
         )
         self._count = 0
 
-    async def run(self, name: str | None, number: int, *, temperature: float = 0.0) -> list[Event]:
-        """Every event of one row of 24 tokens."""
+    async def run(
+        self, name: str | None, number: int, *, temperature: float = 0.0, max_tokens: int = 24
+    ) -> list[Event]:
+        """Every event of one row."""
         prompt = self.tokenizer.encode(QUESTIONS[number % len(QUESTIONS)])
         sampling = Sampling(seed=number, temperature=temperature)
-        return await self.ask(self.row(name, prompt, sampling))
+        return await self.ask(self.row(name, prompt, sampling, max_tokens=max_tokens))
 
     def row(
         self,
