@@ -107,6 +107,14 @@ class ChainExists(StageError):
     """There is a chain of that name already."""
 
 
+class AlreadyLoaded(ChainExists):
+    """An adapter is to be loaded under the name of a chain that is there."""
+
+
+class AdapterPathNotFound(AdapterFileError):
+    """No adapter in the directories that may be loaded from has that path."""
+
+
 class ChainNotFound(StageError):
     """There is no chain of that name."""
 

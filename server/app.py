@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from server.api.admin.ports import Archives, Chains, Datasets, Stages, Transfers
+from server.api.admin.ports import Archives, Chains, Datasets, Loads, Stages, Transfers
 from server.api.application import create_api
 from server.api.parts import HttpLimits, Parts
 from server.api.transport import http_protocol
@@ -45,6 +45,7 @@ class Management:
     datasets: Datasets
     transfers: Transfers
     archives: Archives
+    loads: Loads
     start: Callable[[], None]
     stop: Callable[[], None]
 
@@ -133,6 +134,7 @@ def build(settings: Settings, load: Load) -> Application:
         datasets=None if management is None else management.datasets,
         transfers=None if management is None else management.transfers,
         archives=None if management is None else management.archives,
+        loads=None if management is None else management.loads,
     )
     return Application(settings, loaded, create_api(parts), parts.closing)
 

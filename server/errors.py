@@ -97,6 +97,8 @@ TABLE: Final[dict[str, Wire]] = {
     _ADAPTERS + "WrongState": Wire(409, _CLIENT, "wrong_state", retry=False),
     _ADAPTERS + "MemoryExceeded": Wire(413, _CLIENT, "memory_exceeded"),
     _ADAPTERS + "ChainExists": Wire(409, _CLIENT, "chain_exists", retry=False),
+    _ADAPTERS + "AlreadyLoaded": Wire(400, _CLIENT, "adapter_already_loaded"),
+    _ADAPTERS + "AdapterPathNotFound": Wire(404, _CLIENT, "adapter_path_not_found"),
     _ADAPTERS + "ChainNotFound": Wire(404, _CLIENT, "chain_not_found"),
     _ADAPTERS + "StageNotFound": Wire(404, _CLIENT, "stage_not_found"),
     _ADAPTERS + "RevisionNotFound": Wire(404, _CLIENT, "revision_not_found"),

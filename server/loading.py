@@ -8,6 +8,7 @@ import logging
 import math
 import platform
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from adapters.shape import BaseShape
 from adapters.stages.archives import ArchiveService
 from adapters.stages.imports import began_elsewhere, bring_in, read_arrival
 from adapters.stages.intake import Intake
+from adapters.stages.loads import FoundAdapters, LoadService
 from adapters.stages.run import Host
 from adapters.stages.runner import Runner
 from adapters.stages.service import ChainService, DatasetService, StageService
@@ -117,20 +119,28 @@ def load_parts(settings: Settings) -> Loaded:
         catalog=ChainCatalog(Model(settings.base_name, created=int(time.time())), store, pins),
         fingerprint=f"fp_{identity[:16]}",
         facts=lambda: dict(facts),
-        management=_management(host, tokenizer, pins, engine),
+        management=_management(host, tokenizer, pins, engine, settings.adapter_import_dirs),
         close=store.close,
     )
 
 
-def _management(host: Host, tokenizer: BaseTokenizer, pins: Pins, engine: MlxEngine) -> Management:
+def _management(
+    host: Host,
+    tokenizer: BaseTokenizer,
+    pins: Pins,
+    engine: MlxEngine,
+    import_dirs: Sequence[Path],
+) -> Management:
     runner = Runner(host)
     intake = Intake(host.store, tokenizer, host.base, _free_for_training)
+    chains = ChainService(host.store, pins, engine.forget)
     return Management(
         stages=StageService(host.store, intake, runner),
-        chains=ChainService(host.store, pins, engine.forget),
+        chains=chains,
         datasets=DatasetService(host.store, intake),
         transfers=TransferService(host.store, host.base),
         archives=ArchiveService(host.store, host.base, pins),
+        loads=LoadService(host.store, host.base, chains, FoundAdapters(import_dirs)),
         start=runner.start,
         stop=runner.stop,
     )

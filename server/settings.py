@@ -45,6 +45,11 @@ class Settings(BaseModel):
         description="NAME=DIR: serve the adapter DIR (mlx-lm, PEFT or an npz file) as BASE:NAME. "
         f"As a flag, repeat it; in the variable, separate with {os.pathsep!r}.",
     )
+    adapter_import_dirs: tuple[Path, ...] = Field(
+        default=(),
+        description="Directories whose adapters POST /v1/load_lora_adapter may load while the "
+        f"server runs, separated with {os.pathsep!r}; none: it loads nothing.",
+    )
     max_body_bytes: int = Field(
         default=8 * 2**20, ge=1024, description="Largest request body; a larger one gets 413."
     )
@@ -223,6 +228,15 @@ class Settings(BaseModel):
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} is given twice; give each directory its own name")
         return tuple((name, path.expanduser().absolute()) for name, path in pairs)
+
+    @field_validator("adapter_import_dirs")
+    @classmethod
+    def _are_directories(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        found = tuple(path.expanduser().absolute() for path in paths)
+        for path in found:
+            if not path.is_dir():
+                raise ValueError(f"{str(path)!r} is no directory; make it, or leave it out")
+        return found
 
     @field_validator("kv_group_size")
     @classmethod

@@ -68,6 +68,8 @@ def from_environment_and_flags(environ: Mapping[str, str], flags: Mapping[str, o
 def _from_text(field: str, text: str) -> object:
     if field == "adapters":
         return [_pair(item) for item in text.split(os.pathsep) if item]
+    if field == "adapter_import_dirs":
+        return [item for item in text.split(os.pathsep) if item]
     if field == "allowed_hosts":
         return [item.strip() for item in text.split(",") if item.strip()]
     return None if text == "auto" and _may_be_auto(field) else text

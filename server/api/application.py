@@ -15,6 +15,7 @@ from server.api.anthropic.routes import anthropic_routes
 from server.api.embeddings import embedding_routes
 from server.api.failures import framework_error, invalid_parameter
 from server.api.guards import BodyLimits, Errors, Hosts, MediaTypes, RequestIds, Upload
+from server.api.loads import load_routes
 from server.api.parts import Parts
 from server.api.responses.routes import response_routes
 from server.api.routes import admin_routes, generation_routes, health_routes, model_routes
@@ -52,6 +53,7 @@ def create_api(parts: Parts) -> FastAPI:
         response_routes,
         anthropic_routes,
         embedding_routes,
+        load_routes,
         token_routes,
         model_routes,
         health_routes,

@@ -31,7 +31,7 @@ def test_every_setting_can_be_set_by_its_variable_to_its_default(field: str) -> 
     text = "auto" if default is None else str(default)
     if field in ("model", "served_name"):
         text = "mistral-7b"
-    if field in ("adapters", "allowed_hosts"):
+    if field in ("adapters", "adapter_import_dirs", "allowed_hosts"):
         text = ""
     settings = from_environment_and_flags({variable_of(field): text}, {})
     expected = "mistral-7b" if field in ("model", "served_name") else default
@@ -115,6 +115,15 @@ def test_adapters_that_cannot_be_named_are_refused(given: list[str], why: str) -
     """The name is used in requests as base:NAME, once."""
     with pytest.raises(SettingsError, match=rf"--adapter.*{why}"):
         from_environment_and_flags({}, {"adapters": given})
+
+
+def test_directories_to_load_from_are_a_list_of_those_that_exist(tmp_path: Path) -> None:
+    """A misspelled one is told at the start, not by every request."""
+    there = os.pathsep.join([str(tmp_path), str(tmp_path)])
+    found = from_environment_and_flags({"CHAINLORA_ADAPTER_IMPORT_DIRS": there}, {})
+    assert found.adapter_import_dirs == (tmp_path, tmp_path)
+    with pytest.raises(SettingsError, match=r"--adapter-import-dirs.*is no directory"):
+        from_environment_and_flags({}, {"adapter_import_dirs": [tmp_path / "gone"]})
 
 
 def test_hosts_are_a_comma_separated_list_without_case() -> None:

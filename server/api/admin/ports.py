@@ -185,6 +185,26 @@ class Archives(Protocol):
         ...
 
 
+class Loads(Protocol):
+    """Adapters in the operator's directories, as chains that come and go while the server runs."""
+
+    def load(self, chain: str, path: str, *, again: bool) -> Stage:
+        """Begin ``chain`` with the adapter that a scan of those directories finds under ``path``.
+
+        With ``again`` a chain that was loaded, and not trained since, is replaced. Raises
+        AdapterPathNotFound, AlreadyLoaded, AdapterFileError, AdapterMismatch, RevisionProtected (a
+        request uses what is to be replaced), StorageFull, and then nothing has changed.
+        """
+        ...
+
+    def unload(self, chain: str) -> None:
+        """Delete a chain that was loaded and not trained since; its record stays.
+
+        Raises ChainNotFound, RevisionProtected for any other, and while a request uses it.
+        """
+        ...
+
+
 class Transfers(Protocol):
     """Adapters from elsewhere, and revisions for elsewhere."""
 
