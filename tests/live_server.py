@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from server.api.application import create_api
 from server.api.parts import HttpLimits, Parts
@@ -42,6 +43,7 @@ class LiveServer:
     url: str
     engine: FakeEngine
     loop: asyncio.AbstractEventLoop
+    api: FastAPI
 
     def do(self, act: Callable[[], object]) -> None:
         """Run ``act`` on the server's event loop, where the engine lives, and wait for it."""
@@ -88,7 +90,7 @@ def live_server(
     thread.start()
     try:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        yield LiveServer(url, engine, started.result(20))
+        yield LiveServer(url, engine, started.result(20), api)
     finally:
         server.should_exit = True
         thread.join(20)

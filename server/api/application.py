@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -10,12 +12,14 @@ from starlette.middleware import Middleware
 from server.api.admin.archives import OPENED
 from server.api.admin.datasets import UPLOADS
 from server.api.admin.routes import administration_routes
+from server.api.admin.stages import base_name
 from server.api.admin.transfers import IMPORTS
 from server.api.anthropic.routes import anthropic_routes
 from server.api.embeddings import embedding_routes
 from server.api.failures import framework_error, invalid_parameter
 from server.api.guards import BodyLimits, Errors, Hosts, MediaTypes, RequestIds, Upload
 from server.api.loads import load_routes
+from server.api.openapi.document import Document
 from server.api.parts import Parts
 from server.api.responses.routes import response_routes
 from server.api.routes import admin_routes, generation_routes, health_routes, model_routes
@@ -48,17 +52,29 @@ def create_api(parts: Parts) -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
     )
-    for routes in (
-        generation_routes,
-        response_routes,
-        anthropic_routes,
-        embedding_routes,
-        load_routes,
-        token_routes,
-        model_routes,
-        health_routes,
-        admin_routes,
-        administration_routes,
-    ):
-        api.include_router(routes(parts))
+    routers = [
+        routes(parts)
+        for routes in (
+            generation_routes,
+            response_routes,
+            anthropic_routes,
+            embedding_routes,
+            load_routes,
+            token_routes,
+            model_routes,
+            health_routes,
+            admin_routes,
+            administration_routes,
+        )
+    ]
+    routers.append(Document(routers, base=base_name(parts), version=_version()).routes())
+    for router in routers:
+        api.include_router(router)
     return api
+
+
+def _version() -> str:
+    try:
+        return version("chainlora")
+    except PackageNotFoundError:  # it runs from a clone
+        return "0"

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
 )
 
 from adapters.lineage import LoraRequest, NewStage, TrainSettings
@@ -75,12 +76,12 @@ def _rows(value: object) -> object:
 
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
 """A data set's or revision's id, or a label; the pattern goes to Rust's engine, not to ``re``."""
-RevisionName = Annotated[Id, BeforeValidator(_named_revision)]
+RevisionName = Annotated[Id, BeforeValidator(_named_revision, json_schema_input_type=int | Id)]
 ChainName = Annotated[str, AfterValidator(_chain_name)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Prompt = Annotated[str, Field(min_length=1, max_length=8192)]
 Key = Annotated[str, Field(min_length=1, max_length=256)]
-NoFile = Annotated[Any, AfterValidator(_no_files)]
+NoFile = Annotated[Any, AfterValidator(_no_files), WithJsonSchema({"type": "null"})]
 
 
 class AdminSchema(BaseModel):
@@ -133,7 +134,9 @@ class StageBody(AdminSchema):
     sample_every: Count | None = None
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     strategy: Literal["continue"] | None = None
-    on_success: Annotated[Any, AfterValidator(_only_publish)] = None
+    on_success: Annotated[
+        Any, AfterValidator(_only_publish), WithJsonSchema({"enum": ["publish", None]})
+    ] = None
     training_file: NoFile = None
     validation_file: NoFile = None
     replay: Unsupported = None

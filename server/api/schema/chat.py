@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, FailFast, Field
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field, WithJsonSchema
 
 from server.api.schema.fields import (
     FalseOnly,
@@ -49,7 +49,9 @@ def _no_functions(value: object) -> None:
         )
 
 
-NoFunctions = Annotated[Any, AfterValidator(_no_functions)]
+NoFunctions = Annotated[
+    Any, AfterValidator(_no_functions), WithJsonSchema({"type": "null", "deprecated": True})
+]
 
 
 class TextPart(Schema):
@@ -74,9 +76,11 @@ class ChatMessage(Schema):
     """One message. A string as content is the same as one text part, none as no part."""
 
     role: Annotated[str, AfterValidator(_known_role)]
-    content: Annotated[list[TextPart], FailFast(), BeforeValidator(_parts)] = Field(
-        default_factory=list
-    )
+    content: Annotated[
+        list[TextPart],
+        FailFast(),
+        BeforeValidator(_parts, json_schema_input_type=str | list[TextPart] | None),
+    ] = Field(default_factory=list)
     name: Label | None = None
     refusal: Unsupported = None
     audio: Unsupported = None

@@ -26,7 +26,7 @@ class EmbeddingsRequest(Schema):
 
     model: ModelField
     adapters: NoAdapters = None
-    input: Annotated[Texts, BeforeValidator(_few)]
+    input: Annotated[Texts, BeforeValidator(_few, json_schema_input_type=Texts)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     user: Label | None = None

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from server.core.errors import TwoAdapters
@@ -103,14 +103,24 @@ def _token_keys(value: dict[str, float]) -> dict[str, float]:
     return value
 
 
-Unsupported = Annotated[Any, AfterValidator(_must_be_absent)]
-TextOnly = Annotated[Any, AfterValidator(_must_be_text_only)]
-FalseOnly = Annotated[Any, AfterValidator(_must_be_false)]
+_ABSENT = WithJsonSchema({"type": "null", "description": "Not supported here; leave it out."})
+Unsupported = Annotated[Any, AfterValidator(_must_be_absent), _ABSENT]
+TextOnly = Annotated[
+    Any, AfterValidator(_must_be_text_only), WithJsonSchema({"enum": [["text"], None]})
+]
+FalseOnly = Annotated[Any, AfterValidator(_must_be_false), WithJsonSchema({"enum": [False, None]})]
+_Stop = Annotated[str, Field(min_length=1, max_length=_MAX_STOP_LENGTH)]
 ModelField = Annotated[
     Annotated[str, Field(min_length=1, max_length=MODEL_LENGTH)], BeforeValidator(_one_model)
 ]
-NoAdapters = Annotated[Any, AfterValidator(_no_adapters)]
-Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
+NoAdapters = Annotated[Any, AfterValidator(_no_adapters), _ABSENT]
+Stops = Annotated[
+    tuple[str, ...],
+    BeforeValidator(
+        _stops,
+        json_schema_input_type=_Stop | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)] | None,
+    ),
+]
 TokenCount = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]

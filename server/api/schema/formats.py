@@ -67,7 +67,12 @@ class GuidedRequest(GenerationRequest):
     """A request whose text may be constrained."""
 
     response_format: ResponseFormat | None = None
-    guided_json: Annotated[dict[str, Any], BeforeValidator(_schema)] | None = None
+    guided_json: (
+        Annotated[
+            dict[str, Any], BeforeValidator(_schema, json_schema_input_type=dict[str, Any] | str)
+        ]
+        | None
+    ) = None
     guided_regex: Annotated[str, Field(min_length=1)] | None = None
     guided_choice: Annotated[list[str], Field(min_length=1, max_length=1024)] | None = None
     guided_grammar: Annotated[str, Field(min_length=1)] | None = None

@@ -113,9 +113,11 @@ class ToolResultBlock(Schema):
 
     type: Literal["tool_result"]
     tool_use_id: CallId
-    content: Annotated[list[ResultBlock], FailFast(), BeforeValidator(_result_blocks)] = Field(
-        default_factory=list
-    )
+    content: Annotated[
+        list[ResultBlock],
+        FailFast(),
+        BeforeValidator(_result_blocks, json_schema_input_type=str | list[ResultBlock] | None),
+    ] = Field(default_factory=list)
     is_error: bool | None = None
     cache_control: CacheControl | None = None
     toolset_name: Unsupported = None
@@ -138,8 +140,14 @@ Block = Annotated[
     by_type(),
     BeforeValidator(known_type(_TAKEN_BLOCKS, _REFUSED_BLOCKS)),
 ]
-Blocks = Annotated[list[Block], FailFast(), BeforeValidator(_blocks)]
-Texts = Annotated[list[TextBlock], FailFast(), BeforeValidator(_blocks)]
+Blocks = Annotated[
+    list[Block], FailFast(), BeforeValidator(_blocks, json_schema_input_type=str | list[Block])
+]
+Texts = Annotated[
+    list[TextBlock],
+    FailFast(),
+    BeforeValidator(_blocks, json_schema_input_type=str | list[TextBlock]),
+]
 
 
 class InputMessage(Schema):
@@ -196,7 +204,9 @@ class MessagesRequest(CountTokensRequest, DrawingRequest):
     max_tokens: TokenCount
     metadata: Owner | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
-    stop_sequences: Annotated[tuple[str, ...], BeforeValidator(_stop_sequences)] = ()
+    stop_sequences: Annotated[
+        tuple[str, ...], BeforeValidator(_stop_sequences, json_schema_input_type=list[str] | None)
+    ] = ()
     stream: bool | None = None
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     billing_policy: Unsupported = None

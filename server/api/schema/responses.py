@@ -88,7 +88,8 @@ class TextConfig(Schema):
 
 
 Included = Annotated[
-    list[Annotated[str, AfterValidator(_includable)]], BeforeValidator(lambda value: value or [])
+    list[Annotated[str, AfterValidator(_includable)]],
+    BeforeValidator(lambda value: value or [], json_schema_input_type=list[str] | None),
 ]
 
 
@@ -101,7 +102,10 @@ class StreamOptions(Schema):
     include_obfuscation: FalseOnly = None
 
 
-Tools = Annotated[FunctionTools, BeforeValidator(lambda value: value or [])]
+Tools = Annotated[
+    FunctionTools,
+    BeforeValidator(lambda value: value or [], json_schema_input_type=FunctionTools | None),
+]
 
 
 class PromptRequest(Schema):
@@ -109,7 +113,9 @@ class PromptRequest(Schema):
 
     model: ModelField
     adapters: NoAdapters = None
-    input: Annotated[list[Item], FailFast(), BeforeValidator(_items)]
+    input: Annotated[
+        list[Item], FailFast(), BeforeValidator(_items, json_schema_input_type=str | list[Item])
+    ]
     instructions: str | None = None
     previous_response_id: Label | None = None
     reasoning: Reasoning | None = None

@@ -86,7 +86,9 @@ class MessageItem(Schema):
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: Annotated[list[Part], FailFast(), BeforeValidator(_parts)]
+    content: Annotated[
+        list[Part], FailFast(), BeforeValidator(_parts, json_schema_input_type=str | list[Part])
+    ]
     id: Label | None = None
     status: Status | None = None
     phase: Unsupported = None
@@ -117,7 +119,9 @@ class CallOutputItem(Schema):
 
     type: Literal["function_call_output"]
     call_id: CallId
-    output: Annotated[list[Part], FailFast(), BeforeValidator(_parts)]
+    output: Annotated[
+        list[Part], FailFast(), BeforeValidator(_parts, json_schema_input_type=str | list[Part])
+    ]
     id: Label | None = None
     status: Status | None = None
     caller: Annotated[Any, AfterValidator(_direct_caller)] = None

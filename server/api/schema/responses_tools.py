@@ -112,5 +112,8 @@ ToolChoice = Annotated[
     | Annotated[AllowedTools, variant("allowed_tools")],
     by_type(),
     BeforeValidator(known_type([*_WORDS, "function", "allowed_tools"], _HOSTED)),
-    BeforeValidator(_choice),
+    BeforeValidator(
+        _choice,
+        json_schema_input_type=Literal["none", "auto", "required"] | NamedTool | AllowedTools,
+    ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from server.api.schema.fields import wrong
 
@@ -41,4 +41,15 @@ def _text(value: str | list[object]) -> object:
     return tuple(value)
 
 
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_texts)]
+_Words = Annotated[str, Field(min_length=1)]
+_Ids = Annotated[list[int], Field(min_length=1)]
+Texts = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(
+        _texts,
+        json_schema_input_type=_Words
+        | Annotated[list[_Words], Field(min_length=1)]
+        | _Ids
+        | Annotated[list[_Ids], Field(min_length=1)],
+    ),
+]

@@ -131,5 +131,10 @@ class MessageCall(Schema):
 
 
 Tools = Annotated[list[FunctionTool], Field(min_length=1, max_length=MOST_TOOLS)]
-ToolChoice = Annotated[ChoiceOfTool, BeforeValidator(_choice)]
+ToolChoice = Annotated[
+    ChoiceOfTool,
+    BeforeValidator(
+        _choice, json_schema_input_type=Literal["none", "auto", "required"] | ChoiceOfTool
+    ),
+]
 MessageCalls = Annotated[list[MessageCall], Field(min_length=1, max_length=MOST_TOOLS)]

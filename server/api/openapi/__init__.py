@@ -1,0 +1,1 @@
+"""The OpenAPI document: every route, with its schemas and examples that work."""
