@@ -122,8 +122,8 @@ class Settings(BaseModel):
     adapter_budget_bytes: int | None = Field(
         default=None,
         ge=1,
-        description="Memory for resident adapters; auto: a tenth of free memory. A batch that mixes "
-        "adapters holds copies of theirs beside it.",
+        description="Memory for resident adapters; auto: a tenth of free memory. A batch that "
+        "mixes adapters holds copies of theirs beside it.",
     )
     kv_budget_bytes: int | None = Field(
         default=None, ge=1, description="Memory for the KV cache; auto: from free memory."
