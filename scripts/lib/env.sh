@@ -46,13 +46,13 @@ need() {
     echo "$key" > "$stamp"
 }
 
-# Leaves .cache/owners with torch, PEFT and lm-eval, for the tests against them: apart, as they change
-# how transformers works. Fails where they cannot be installed.
-need_owners() {
-    local home=$root/.cache/owners pins=$root/tests/owners/requirements.txt key
+# need_apart NAME PINS leaves .cache/NAME with the packages of the file PINS, for tests against programs
+# of others: apart, as some change how transformers works. Fails where they cannot be installed.
+need_apart() {
+    local home=$root/.cache/$1 pins=$root/$2 key
     key="$("$python" -V) $(cksum < "$pins")"
     [ "$(cat "$home/installed" 2>/dev/null)" = "$key" ] && return
-    echo "Installing torch, PEFT and lm-eval into .cache/owners" >&2
+    echo "Installing $2 into .cache/$1" >&2
     "$python" -m venv --clear "$home" &&
         "$home/bin/python" -m pip install -q -r "$pins" &&
         echo "$key" > "$home/installed"

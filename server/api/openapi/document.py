@@ -158,7 +158,7 @@ def _responses(operation: Operation) -> Json:
         else {"application/json": {"schema": answer}}
     )
     if operation.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": {}}
     responses: Json = {str(operation.status): {"description": "As asked for", "content": content}}
     statuses = {*_EVERY, *operation.statuses, *(_WITH_BODY if operation.method != "get" else ())}
     error = {"schema": {"$ref": f"#/components/schemas/{operation.errors}"}}
