@@ -135,6 +135,14 @@ class DatasetProtected(StageError):
     """An unfinished stage needs the data set."""
 
 
+class FileNotFound(StageError):
+    """There is no file of that id, or it has expired."""
+
+
+class FileProtected(StageError):
+    """The file is a part of a stage's record, which stays."""
+
+
 class IdempotencyConflict(StageError):
     """The Idempotency-Key was used before with another request."""
 

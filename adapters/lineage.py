@@ -72,12 +72,28 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a fine-tuning job was asked in OpenAI's words, as far as a stage has no word for it.
+
+    ``model`` is the name that was asked for. ``suffix`` names the chain that the job begins, which
+    must hold nothing yet; None goes on with one. ``training_file`` and ``validation_file`` are ids
+    of files, as they were given.
+    """
+
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    suffix: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StageRequest:
     """What a stage was asked to do; kept with it for ever.
 
     ``dataset`` and ``validation`` are dataset ids. ``parent`` is the revision id that must still
     be the head when the stage starts; None takes whatever the head is then. Higher ``priority``
-    runs first among stages of different chains.
+    runs first among stages of different chains. ``job`` is there where a fine-tuning job asked.
     """
 
     chain: str
@@ -88,6 +104,7 @@ class StageRequest:
     lora: LoraRequest | None = None
     samples: tuple[str, ...] = ()
     priority: int = 0
+    job: JobRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +222,25 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of ``/v1/files``: a name for the bytes of a data set, or what a stage measured.
+
+    One of ``dataset`` (a data set id) and ``stage`` (a stage id) is set. ``fault`` says why its
+    bytes cannot be used. Times are Unix seconds; at ``expires_at`` it is gone.
+    """
+
+    id: str
+    filename: str
+    purpose: str
+    nbytes: int
+    created_at: float
+    expires_at: float | None = None
+    dataset: str | None = None
+    stage: str | None = None
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """A part of a list, in order, and whether more follows."""
 
@@ -229,6 +265,7 @@ class NewStage:
     lora: LoraRequest | None = None
     samples: tuple[str, ...] = ()
     priority: int = 0
+    job: JobRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from fastapi import FastAPI
 
 from server.api.admin.ports import Archives, Chains, Datasets, Loads, Stages, Transfers
 from server.api.application import create_api
+from server.api.files.ports import Files
+from server.api.fine_tuning.ports import Jobs
 from server.api.parts import HttpLimits, Parts
 from server.api.transport import http_protocol
 from server.core.ports import Catalog, Engine, Tokenizer
@@ -46,6 +48,8 @@ class Management:
     transfers: Transfers
     archives: Archives
     loads: Loads
+    files: Files
+    jobs: Jobs
     start: Callable[[], None]
     stop: Callable[[], None]
 
@@ -135,6 +139,8 @@ def build(settings: Settings, load: Load) -> Application:
         transfers=None if management is None else management.transfers,
         archives=None if management is None else management.archives,
         loads=None if management is None else management.loads,
+        files=None if management is None else management.files,
+        jobs=None if management is None else management.jobs,
     )
     return Application(settings, loaded, create_api(parts), parts.closing)
 

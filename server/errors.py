@@ -104,6 +104,8 @@ TABLE: Final[dict[str, Wire]] = {
     _ADAPTERS + "RevisionNotFound": Wire(404, _CLIENT, "revision_not_found"),
     _ADAPTERS + "DatasetNotFound": Wire(404, _CLIENT, "dataset_not_found"),
     _ADAPTERS + "DatasetProtected": Wire(409, _CLIENT, "dataset_protected", retry=False),
+    _ADAPTERS + "FileNotFound": Wire(404, _CLIENT, "file_not_found"),
+    _ADAPTERS + "FileProtected": Wire(409, _CLIENT, "file_protected", retry=False),
     _ADAPTERS + "IdempotencyConflict": Wire(409, _CLIENT, "idempotency_conflict", retry=False),
     _ADAPTERS + "NonFinite": Wire(500, _SERVER, "non_finite"),
     _ADAPTERS + "VerificationFailed": Wire(500, _SERVER, "verification_failed"),

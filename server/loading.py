@@ -25,6 +25,7 @@ from adapters.lora.targets import linear_targets
 from adapters.pins import Pins
 from adapters.shape import BaseShape
 from adapters.stages.archives import ArchiveService
+from adapters.stages.files import FileService
 from adapters.stages.imports import began_elsewhere, bring_in, read_arrival
 from adapters.stages.intake import Intake
 from adapters.stages.loads import FoundAdapters, LoadService
@@ -141,6 +142,8 @@ def _management(
         transfers=TransferService(host.store, host.base),
         archives=ArchiveService(host.store, host.base, pins),
         loads=LoadService(host.store, host.base, chains, FoundAdapters(import_dirs)),
+        files=FileService(host.store),
+        jobs=host.store.jobs,
         start=runner.start,
         stop=runner.stop,
     )

@@ -70,6 +70,7 @@ class Intake:
             lora=new.lora,
             samples=new.samples,
             priority=new.priority,
+            job=new.job,
         )
         return self._store.stages.add(request, idempotency)
 

@@ -37,14 +37,23 @@ class Datasets:
 
     def place(self, file: Path, dataset_id: str) -> None:
         """Move a file of these bytes to its place; its row must follow, within ``placing``."""
-        keep_file(file, self._file(dataset_id))
+        keep_file(file, self.file(dataset_id))
 
-    def insert(self, connection: sqlite3.Connection, dataset: Dataset) -> None:
-        """The row of a file in its place, in somebody's transaction."""
+    def insert(
+        self, connection: sqlite3.Connection, dataset: Dataset, *, listed: bool = True
+    ) -> None:
+        """The row of a file in its place, in somebody's transaction.
+
+        ``listed`` says that it is there for its own sake; else it goes with the last file of it.
+        """
         connection.execute(
-            "INSERT INTO datasets (id, nbytes, rows, created_at, name) VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT (id) DO NOTHING",
-            (dataset.id, dataset.nbytes, dataset.rows, dataset.created_at, dataset.name),
+            "INSERT INTO datasets (id, nbytes, rows, created_at, name, listed) "
+            "VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET listed = max(listed, excluded.listed)",
+            (
+                *(dataset.id, dataset.nbytes, dataset.rows),
+                *(dataset.created_at, dataset.name, listed),
+            ),
         )
 
     def get(self, dataset_id: str) -> Dataset:
@@ -59,7 +68,7 @@ class Datasets:
 
     def path(self, dataset_id: str) -> Path:
         """Its file; raises DatasetNotFound."""
-        return self._file(self.get(dataset_id).id)
+        return self.file(self.get(dataset_id).id)
 
     def list(self, *, after: str | None, limit: int) -> Page:
         """Newest first, after ``after``."""
@@ -78,24 +87,37 @@ class Datasets:
         self.get(dataset_id)
         with self.placing:
             self._delete_row(dataset_id)
-            self._layout.remove(self._file(dataset_id))
+            self._layout.remove(self.file(dataset_id))
 
     def _delete_row(self, dataset_id: str) -> None:
         with self._database.write() as connection:
-            stage = connection.execute(
-                "SELECT id, base FROM stages WHERE state IN "
-                "('validating', 'queued', 'running', 'paused', 'evaluating', 'held') "
-                "AND ? IN (json_extract(request, '$.dataset'), "
-                "json_extract(request, '$.validation'))",
-                (dataset_id,),
+            refuse_needed(connection, dataset_id)
+            connection.execute(
+                "DELETE FROM files WHERE dataset = ? AND expires_at <= ?",
+                (dataset_id, self._clock()),
+            )
+            row = connection.execute(
+                "SELECT id FROM files WHERE dataset = ?", (dataset_id,)
             ).fetchone()
-            if stage is not None:
+            if row is not None:
                 raise DatasetProtected(
-                    f"The unfinished stage {stage['id']} needs this data set (its base has the "
-                    f"fingerprint {stage['base'][:12]}, and it is listed where that is served). "
-                    "Cancel the stage first, or wait for its end."
+                    f"The file {row['id']} has the same bytes: delete that one, at /v1/files."
                 )
             connection.execute("DELETE FROM datasets WHERE id = ?", (dataset_id,))
 
-    def _file(self, dataset_id: str) -> Path:
+    def file(self, dataset_id: str) -> Path:
+        """Where the bytes of a data set lie, whether or not there is one."""
         return self._layout.datasets / f"{dataset_id}.jsonl"
+
+
+def refuse_needed(connection: sqlite3.Connection, dataset_id: str) -> None:
+    """Raise DatasetProtected where an unfinished stage needs the data set."""
+    stage = connection.execute(
+        "SELECT stage, base FROM needed_datasets WHERE id = ?", (dataset_id,)
+    ).fetchone()
+    if stage is not None:
+        raise DatasetProtected(
+            f"The unfinished stage {stage['stage']} needs this data set (its base has the "
+            f"fingerprint {stage['base'][:12]}, and it is listed where that is served). "
+            "Cancel the stage first, or wait for its end."
+        )

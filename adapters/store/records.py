@@ -12,6 +12,7 @@ from adapters.lineage import (
     Chain,
     Dataset,
     Fault,
+    JobRequest,
     LoraRequest,
     Origin,
     Progress,
@@ -101,6 +102,7 @@ def _request(text: str | None) -> StageRequest | None:
     lora = value.pop("lora")
     if lora is not None and lora["keys"] is not None:
         lora["keys"] = tuple(lora["keys"])
+    job = value.pop("job", None)  # stages of earlier versions have none
     return StageRequest(
         **{
             **value,
@@ -108,4 +110,5 @@ def _request(text: str | None) -> StageRequest | None:
             "samples": tuple(value["samples"]),
         },
         lora=None if lora is None else LoraRequest(**lora),
+        job=None if job is None else JobRequest(**job),
     )

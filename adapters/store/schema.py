@@ -15,6 +15,38 @@ log = logging.getLogger(__name__)
 STEPS: tuple[str, ...] = (
     # To version 2: what waits or runs is found without a look at all that has ended.
     "CREATE INDEX stages_of_state ON stages (state);",
+    # To version 3: files, by which others than data sets hold the bytes of a data set.
+    """
+-- Whether somebody put it there as a data set; 0 where only files have its bytes.
+ALTER TABLE datasets ADD COLUMN listed INTEGER NOT NULL DEFAULT 1;
+CREATE TABLE files (
+    id TEXT PRIMARY KEY,
+    dataset TEXT NOT NULL REFERENCES datasets (id),
+    filename TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    expires_at REAL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX files_of_dataset ON files (dataset);
+CREATE VIEW needed_datasets AS
+SELECT json_extract(request, '$.' || field.value) AS id, stages.id AS stage, base
+FROM stages JOIN json_each('["dataset", "validation"]') AS field
+WHERE state IN ('validating', 'queued', 'running', 'paused', 'evaluating', 'held')
+AND json_extract(request, '$.' || field.value) IS NOT NULL;
+-- All that /v1/files shows: uploads, data sets, and what finished stages measured.
+CREATE VIEW all_files AS
+SELECT files.id, filename, purpose, nbytes, files.created_at, expires_at, dataset, NULL AS stage,
+    NULL AS base, 1 AS listed
+FROM files JOIN datasets ON datasets.id = dataset
+UNION ALL
+SELECT 'file-' || id, coalesce(name, id || '.jsonl'), 'fine-tune', nbytes, created_at, NULL, id,
+    NULL, NULL, listed
+FROM datasets
+UNION ALL
+SELECT 'file-results-' || id, 'results-' || id || '.csv', 'fine-tune-results', 0, finished_at, NULL,
+    NULL, id, base, 1
+FROM stages WHERE origin = 'trained' AND state IN ('held', 'succeeded');
+""",
 )
 """From each version to the next: ``schema.sql`` makes version 1, and is never changed again.
 

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 
 from adapters.errors import (
+    ChainExists,
     DatasetNotFound,
     IdempotencyConflict,
     ShapeContradiction,
@@ -110,6 +111,8 @@ class Stages:
             if idempotency is not None and (known := self.find_idempotent(idempotency)):
                 return known
             number = self.take_number(connection, request.chain)
+            if request.job is not None and request.job.suffix is not None:
+                _refuse_begun(connection, request.chain)
             for dataset in {request.dataset, request.validation or request.dataset}:
                 if not connection.execute(
                     "SELECT 1 FROM datasets WHERE id = ?", (dataset,)
@@ -271,3 +274,18 @@ class Stages:
         if stage.state.is_final:
             self._checkpoints.drop(stage_id)
         return stage
+
+
+def _refuse_begun(connection: sqlite3.Connection, chain: str) -> None:
+    """Raise ChainExists where the chain has a stage that did not fail and was not cancelled."""
+    begun = connection.execute(
+        "SELECT 1 FROM stages JOIN chains ON chains.name = chain WHERE chain = ? "
+        "AND number >= first_number AND state NOT IN ('failed', 'cancelled')",
+        (chain,),
+    ).fetchone()
+    if begun is not None:
+        raise ChainExists(
+            f"There is a chain {chain!r} already: name it in model to go on with it, or choose "
+            "another suffix to begin one.",
+            param="suffix",
+        )

@@ -17,9 +17,12 @@ from adapters.store.database import Database
 from adapters.store.datasets import Datasets
 from adapters.store.deletion import Deletion
 from adapters.store.events import Events
+from adapters.store.files import Files
+from adapters.store.jobs import Jobs
 from adapters.store.layout import Layout
 from adapters.store.lock import DirectoryLock
 from adapters.store.placing import Placing
+from adapters.store.results import Results
 from adapters.store.stages import Stages
 from adapters.store.unavailable import Unavailable
 
@@ -29,9 +32,9 @@ log = logging.getLogger(__name__)
 class Store:
     """Everything that outlives the process. Every method may be called from any thread.
 
-    The parts are public: ``chains``, ``stages``, ``checkpoints``, ``datasets``, ``deletion``,
-    ``archive``, ``events`` and ``unavailable``. Any of them raises StorageFull where the disk is
-    full, StoreError where the data directory cannot be used.
+    The parts are public: ``chains``, ``stages``, ``jobs``, ``checkpoints``, ``datasets``,
+    ``files``, ``deletion``, ``archive``, ``events`` and ``unavailable``. Any of them raises
+    StorageFull where the disk is full, StoreError where the data directory cannot be used.
     """
 
     def __init__(self, data_dir: Path, *, clock: Callable[[], float], base: str) -> None:
@@ -67,6 +70,8 @@ class Store:
             database, layout, self.stages, self.events, self.unavailable, clock, base
         )
         self.datasets = Datasets(database, layout, clock)
+        self.files = Files(database, layout, self.datasets, Results(database), clock, base)
+        self.jobs = Jobs(database, self.unavailable, base)
         self.deletion = Deletion(database, layout, self.chains, clock)
         placing = Placing(layout, self.unavailable, clock)
         self.archive = Archive(database, layout, self.chains, self.datasets, self.events, placing)
@@ -117,6 +122,7 @@ class Store:
         self.unavailable.look(self._layout.revisions, revisions.items())
         for revision, why in self.unavailable.reasons.items():
             log.error("revision %s cannot be served, others are. %s", revision[:12], why)
+        self.files.expire()
         sets = self._database.all("SELECT id FROM datasets")
         self._layout.sweep(
             revisions=revisions,

@@ -31,6 +31,7 @@ _KEYS = {
     "prompt": frozenset({"prompt", "completion"}),
     "text": frozenset({"text"}),
 }
+_PREFERENCE = frozenset({"preferred_completion", "non_preferred_completion"})
 _MESSAGE_KEYS = {
     "system": frozenset({"role", "content", "name"}),
     "developer": frozenset({"role", "content", "name"}),
@@ -141,6 +142,8 @@ def _form(value: Mapping[str, Any]) -> str:
             known = " and ".join(sorted(_KEYS[form]))
             raise BadLine(f"has the unknown key {unknown[0][:64]!a}; a {form} row has {known}")
         return form
+    if value.keys() & _PREFERENCE:
+        raise BadLine("is a preference row, from which this version cannot learn yet")
     if "completion" in value:
         raise BadLine("has a completion without a prompt")
     raise BadLine("has none of the keys 'messages', 'prompt' (with 'completion') and 'text'")

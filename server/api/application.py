@@ -17,6 +17,8 @@ from server.api.admin.transfers import IMPORTS
 from server.api.anthropic.routes import anthropic_routes
 from server.api.embeddings import embedding_routes
 from server.api.failures import framework_error, invalid_parameter
+from server.api.files.routes import FILES
+from server.api.fine_tuning.routes import fine_tuning_routes
 from server.api.guards import BodyLimits, Errors, Hosts, MediaTypes, RequestIds, Upload
 from server.api.loads import load_routes
 from server.api.openapi.document import Document
@@ -40,7 +42,7 @@ def create_api(parts: Parts) -> FastAPI:
                 max_bytes=limits.max_body_bytes,
                 timeout_s=limits.body_timeout_s,
                 uploads=dict.fromkeys(
-                    (UPLOADS, IMPORTS, OPENED),
+                    (UPLOADS, IMPORTS, OPENED, FILES),
                     Upload(limits.max_upload_bytes, total_s=limits.request_timeout_s),
                 ),
             ),
@@ -65,6 +67,7 @@ def create_api(parts: Parts) -> FastAPI:
             health_routes,
             admin_routes,
             administration_routes,
+            fine_tuning_routes,
         )
     ]
     routers.append(Document(routers, base=base_name(parts), version=_version()).routes())

@@ -10,6 +10,8 @@ from typing import Any
 from anyio import CapacityLimiter
 
 from server.api.admin.ports import Archives, Chains, Datasets, Loads, Stages, Transfers
+from server.api.files.ports import Files
+from server.api.fine_tuning.ports import Jobs
 from server.core.ports import Catalog, Engine, Tokenizer
 
 
@@ -42,10 +44,10 @@ class Parts:
     ``fingerprint`` is the constant ``system_fingerprint``. ``facts`` are shown in
     ``/admin/engine`` beside the statistics. ``clock`` gives Unix seconds, ``new_id`` 32 characters
     that never repeat, ``draw_seed`` an unpredictable integer below 2**64 for a request without one.
-    The routes of ``stages``, ``chains``, ``datasets``, ``transfers``, ``archives`` and ``loads``
-    are there where the part is. Whoever stops the process sets ``closing`` on its event loop:
-    streams that have no end of their own end then. Constraints are checked on threads that
-    ``compiling`` lends, so that many long ones keep no other request from a thread.
+    The routes of ``stages``, ``chains``, ``datasets``, ``transfers``, ``archives``, ``loads``,
+    ``files`` and ``jobs`` are there where the part is. Whoever stops the process sets ``closing``
+    on its event loop: streams that have no end of their own end then. Constraints are checked on
+    threads that ``compiling`` lends, so that many long ones keep no other request from a thread.
     """
 
     engine: Engine
@@ -63,5 +65,7 @@ class Parts:
     transfers: Transfers | None = None
     archives: Archives | None = None
     loads: Loads | None = None
+    files: Files | None = None
+    jobs: Jobs | None = None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     compiling: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_MOST_COMPILING))

@@ -76,6 +76,7 @@ class FakeStages:
                 lora=new.lora,
                 samples=new.samples,
                 priority=new.priority,
+                job=new.job,
             ),
         )
         state.stages[stage.id] = stage

@@ -46,7 +46,16 @@ async def save_upload(request: Request, path: Path) -> str | None:
 
 
 async def save_form(request: Request, sinks: Mapping[str, BinaryIO]) -> frozenset[str]:
-    """Write each part of the body's form to its sink and return the names of those that came.
+    """``save_named_form`` where nobody asks for the file's name."""
+    seen, _ = await save_named_form(request, sinks)
+    return seen
+
+
+async def save_named_form(
+    request: Request, sinks: Mapping[str, BinaryIO]
+) -> tuple[frozenset[str], str | None]:
+    """Write each part of the body's form to its sink: the names of those that came, and the
+    file's, which the client gave it.
 
     The part ``file`` must be there. Raises as ``save_upload``.
     """
@@ -57,8 +66,8 @@ async def save_form(request: Request, sinks: Mapping[str, BinaryIO]) -> frozense
         )
     form = _Form(options.get(b"boundary", b""), sinks)
     await _drain(request.stream(), form.feed)
-    form.finish()
-    return form.seen
+    name = form.finish()
+    return form.seen, name
 
 
 class Bounded(io.BytesIO):

@@ -15,13 +15,13 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 from starlette.responses import Response
 
-from server.api.openapi import generating, managing
-from server.api.openapi.answers import SCHEMAS
+from server.api.openapi import answers, generating, managing, tuning
 from server.api.openapi.operation import BASE, CHAIN, Json, Operation
 from server.api.wire import encode
 
 ROUTE = "/openapi.json"
-OPERATIONS = (*generating.OPERATIONS, *managing.OPERATIONS)
+OPERATIONS = (*generating.OPERATIONS, *tuning.OPERATIONS, *managing.OPERATIONS)
+SCHEMAS = {**answers.SCHEMAS, **tuning.SCHEMAS}
 
 _EVERY = (400, 404, 405, 408, 413, 421, 500, 503)
 _WITH_BODY = (415,)

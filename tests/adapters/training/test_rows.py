@@ -102,6 +102,7 @@ def test_tool_calls_have_their_arguments_as_objects() -> None:
 
 WRONG_LINES: dict[bytes, str] = {
     b"{}": "has none of the keys 'messages', 'prompt' (with 'completion') and 'text'",
+    b'{"input": {}, "preferred_completion": []}': "is a preference row",
     b'{"input": "a"}': "has none of the keys",
     line({"text": "a", "weight": 1}): "has the unknown key 'weight'; a text row has text",
     line({"text": "a", "messages": []}): "has the unknown key 'text'; a chat row has messages",

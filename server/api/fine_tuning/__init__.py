@@ -1,0 +1,1 @@
+"""OpenAI's fine-tuning jobs: stages of chains in OpenAI's words."""

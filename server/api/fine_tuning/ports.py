@@ -1,0 +1,27 @@
+"""What the routes of fine-tuning jobs ask of adapter management, beside its stages and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from adapters.lineage import Page, Stage
+
+
+class Jobs(Protocol):
+    """Trained stages, as jobs are asked for; every method may block on a disk."""
+
+    def get(self, stage_id: str) -> Stage:
+        """Raises StageNotFound, also for a stage that was not trained."""
+        ...
+
+    def list(self, *, metadata: Mapping[str, str] | None, after: str | None, limit: int) -> Page:
+        """Newest first, those with every pair of ``metadata``; None: those without any.
+
+        Raises StageNotFound for ``after``.
+        """
+        ...
+
+    def events(self, stage_id: str, *, before: int | None, limit: int) -> Page:
+        """Newest first, those with ids below ``before``; raises StageNotFound."""
+        ...
