@@ -57,3 +57,15 @@ need_apart() {
         "$home/bin/python" -m pip install -q -r "$pins" &&
         echo "$key" > "$home/installed"
 }
+
+# Leaves .cache/owners-node with OpenAI's client of Node, by the lock file. Fails where that cannot be.
+need_owners_node() {
+    local home=$root/.cache/owners-node pins=$root/tests/owners/node key
+    command -v node >/dev/null && command -v npm >/dev/null || return 1
+    key="$(node --version) $(cksum < "$pins/package-lock.json")"
+    [ "$(cat "$home/installed" 2>/dev/null)" = "$key" ] && return
+    echo "Installing OpenAI's client of Node into .cache/owners-node" >&2
+    rm -rf "$home" && mkdir -p "$home" && cp "$pins"/package*.json "$home" &&
+        npm ci --silent --prefix "$home" &&
+        echo "$key" > "$home/installed"
+}

@@ -1,13 +1,14 @@
-"""The Python that has torch, PEFT and lm-eval, which this project's own does not.
+"""The Python that has torch, PEFT and lm-eval, and the Node that has OpenAI's client.
 
-``./scripts/test --full`` makes it from ``requirements.txt``. Apart from ours, because transformers
-works otherwise where torch is installed, and no user of the product has to have it.
+``./scripts/test --full`` makes them from ``requirements.txt`` and ``node/``. Apart from ours,
+because transformers works otherwise where torch is installed, and no user has to have any of it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ HOME = ROOT / ".cache" / "owners"
 PYTHON = HOME / "bin" / "python"
 STAMP = HOME / "installed"
 """Made last, when everything is installed."""
+NODE_STAMP = ROOT / ".cache" / "owners-node" / "installed"
+NODE_PROGRAM = Path(__file__).parent / "node" / "openai_program.mjs"
 PROGRAM = Path(__file__).with_name("peft_program.py")
 
 
@@ -34,6 +37,28 @@ def run_lm_eval(arguments: list[str], folder: Path) -> None:
     """``lm_eval run`` in ``folder``, with its caches there; skips where it is not installed."""
     _skip_where_missing()
     _run(["-m", "lm_eval", "run", *arguments], folder)
+
+
+def run_openai_node(task: str, url: str, model: str, folder: Path) -> Any:
+    """What a task of ``openai_program.mjs`` found; skips where there is no Node with the client."""
+    if not NODE_STAMP.exists():
+        pytest.skip(
+            f"no OpenAI client of Node in {NODE_STAMP.parent.relative_to(ROOT)}: "
+            "./scripts/test --full installs it where node and npm are on PATH"
+        )
+    # Node looks for packages beside the program.
+    program = Path(shutil.copy(NODE_PROGRAM, folder))
+    (folder / "node_modules").symlink_to(NODE_STAMP.parent / "node_modules")
+    done = subprocess.run(
+        ["node", str(program), task, url, model],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    if done.returncode:
+        pytest.fail(f"{task} failed:\n{done.stdout}{done.stderr}", pytrace=False)
+    return json.loads(done.stdout)
 
 
 def _skip_where_missing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.owners import environment
-from tests.owners.environment import PROGRAM, run_lm_eval, run_peft
+from tests.owners.environment import PROGRAM, ROOT, run_lm_eval, run_openai_node, run_peft
 
 PINS = Path(__file__).with_name("requirements.txt").read_text().splitlines()
 
@@ -19,6 +20,15 @@ def test_the_requirements_are_exact_versions_and_nothing_else() -> None:
     """Where packages come from is the user's business."""
     assert [line for line in PINS if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9.a-z]*", line)] == []
     assert sorted(set(PINS)) == PINS
+
+
+def test_the_lock_of_node_says_what_and_not_from_where() -> None:
+    """Exact versions and hashes, without an address."""
+    lock = json.loads((Path(__file__).parent / "node" / "package-lock.json").read_text())
+    packages = {name: entry for name, entry in lock["packages"].items() if name}
+    assert "node_modules/openai" in packages
+    assert [name for name, entry in packages.items() if "resolved" in entry] == []
+    assert all("integrity" in entry for entry in packages.values())
 
 
 def test_the_program_imports_what_they_pin() -> None:
@@ -39,8 +49,11 @@ def test_a_missing_environment_is_said_and_not_passed_over(
 ) -> None:
     """The reason stands in the report of the full run."""
     monkeypatch.setattr(environment, "STAMP", tmp_path / "installed")
+    monkeypatch.setattr(environment, "NODE_STAMP", ROOT / ".cache" / "nowhere" / "installed")
     with pytest.raises(pytest.skip.Exception, match=r"\./scripts/test --full installs"):
         run_peft({}, tmp_path)
     with pytest.raises(pytest.skip.Exception, match="lm-eval"):
         run_lm_eval([], tmp_path)
+    with pytest.raises(pytest.skip.Exception, match="where node and npm are on PATH"):
+        run_openai_node("chat", "", "", tmp_path)
     assert list(tmp_path.iterdir()) == []
