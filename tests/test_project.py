@@ -27,6 +27,8 @@ PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *(ROOT / "docs").glob("*.md
 SHIPPED = ("server", "adapters", "scripts")
 OTHER_PYTHON = Path("tests/owners/peft_program.py")
 """Runs in an environment of its own, with pins of its own (``tests/owners/requirements.txt``)."""
+CLIENTS = Path("scripts/clients")
+"""Each script with a client library, which is not here."""
 OTHER_PROGRAMS = {"curl", "pip", "kill", "lm_eval"}
 
 
@@ -122,11 +124,16 @@ def test_every_dependency_is_pinned() -> None:
     assert wanted - {name.lower().replace("_", "-") for name in pinned} == set()
 
 
+def is_other(path: Path) -> bool:
+    """Whether a file runs in a Python that has other packages."""
+    return path == OTHER_PYTHON or path.parent == CLIENTS
+
+
 def imports_of(folder: str) -> set[str]:
     """Top-level names that the Python files of a folder import, standard library left out."""
     names: set[str] = set()
     for path in tracked_files(ROOT):
-        if path.suffix == ".py" and path.parts[0] == folder and path != OTHER_PYTHON:
+        if path.suffix == ".py" and path.parts[0] == folder and not is_other(path):
             for node in ast.walk(ast.parse((ROOT / path).read_text())):
                 if isinstance(node, ast.Import):
                     names |= {alias.name.partition(".")[0] for alias in node.names}
