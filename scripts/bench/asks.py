@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 Talk = Literal["apart", "turns", "echo"]
 """``apart``: requests have nothing in common. ``turns``: the requests of a stream are the turns of
 one chat, each with all that was said before. ``echo``: the answer is to repeat the prompt."""
 
 Message = dict[str, str]
+
+PEOPLE: Mapping[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "people",
+        "schema": {
+            "type": "array",
+            "minItems": 1000,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "minLength": 20, "maxLength": 60},
+                    "age": {"type": "integer", "minimum": 0, "maximum": 120},
+                },
+                "required": ["name", "age"],
+                "additionalProperties": False,
+            },
+        },
+    },
+}
+"""A ``response_format`` of free and of forced tokens that ends behind every limit of a load."""
 
 # fmt: off
 _WORDS = [

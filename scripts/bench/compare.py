@@ -109,9 +109,12 @@ def ours(prepared: Prepared, work: Path, host: Host, *, most: int) -> Iterator[U
     port = free_port()
     asked = prepared.adapters[:most]
     small = prepared.small[: max(host.registered - most, 0)]
-    # A data directory keeps its chains: each number of them has its own.
-    data = work / f"data-{Path(prepared.quantized).parent.name}-{most + len(small)}"
-    arguments = ["server.cli", "serve", "--model", prepared.quantized, "--served-name", _NAME]
+    model = prepared.plain if host.ends else prepared.quantized
+    # A data directory keeps its chains: each base and each number of them has its own.
+    of_base = Path(prepared.quantized).parent.name + ("-plain" if host.ends else "")
+    data = work / f"data-{of_base}-{most + len(small)}"
+    banned = {"logit_bias": {str(end): -100 for end in prepared.ends}} if host.ends else {}
+    arguments = ["server.cli", "serve", "--model", model, "--served-name", _NAME]
     arguments += ["--port", str(port), "--data-dir", str(data), "--no-supervise"]
     for number, directory in enumerate(asked):
         arguments += ["--adapter", f"a{number}={directory}"]
@@ -127,9 +130,9 @@ def ours(prepared: Prepared, work: Path, host: Host, *, most: int) -> Iterator[U
         log=work / "ours.log",
         timeout_s=_START_S,
     ) as server:
-        chains = [{"model": f"{_NAME}:a{number}"} for number in range(most)]
+        chains = [{"model": f"{_NAME}:a{number}", **banned} for number in range(most)]
         name = f"{OURS} {host.label}".strip()
-        yield UnderTest(name, server.url, {"model": _NAME}, chains, server)
+        yield UnderTest(name, server.url, {"model": _NAME, **banned}, chains, server)
 
 
 @contextmanager

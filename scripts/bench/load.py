@@ -6,12 +6,12 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from scripts.bench.arrivals import poisson
-from scripts.bench.asks import Talk, messages, prompt, question
+from scripts.bench.asks import PEOPLE, Talk, messages, prompt, question
 from scripts.bench.choice import Choice, pick
 from scripts.bench.exchange import LoadError, exchange
 from scripts.bench.stats import Trace
@@ -29,7 +29,8 @@ class Load:
     whether or not earlier ones are answered; what waits then waits from its arrival on.
     ``prompt_words`` is close to the prompt's length in tokens, as the words are common ones, and
     ``system_words`` that of a system message that all requests have in common.
-    ``output_tokens`` is the most that is asked for; see ``Target.exact``.
+    ``output_tokens`` is the most that is asked for; see ``Target.exact``. The first ``constrained``
+    streams ask for JSON by a schema, which does not end before that.
     Raises ValueError for a load that cannot be.
     """
 
@@ -41,6 +42,7 @@ class Load:
     rate: float = 0.0
     talk: Talk = "apart"
     system_words: int = 0
+    constrained: int = 0
 
     def __post_init__(self) -> None:
         for name in ("streams", "requests", "prompt_words", "output_tokens"):
@@ -48,6 +50,8 @@ class Load:
                 raise ValueError(f"{name} is {value}, at least 1")
         if self.rate < 0 or self.system_words < 0:
             raise ValueError("a rate and the words of a system message are at least 0")
+        if not 0 <= self.constrained <= self.streams:
+            raise ValueError(f"{self.constrained} of {self.streams} streams cannot be constrained")
         if self.rate and self.talk == "turns":
             raise ValueError("the turns of a chat follow each other: no rate for them")
 
@@ -146,8 +150,10 @@ class _Run:
             "stream_options": {"include_usage": True},
             **model,
         }
+        if constrained := stream % load.streams < load.constrained:
+            body["response_format"] = PEOPLE
         trace = exchange(self.target.url, body, sent=sent, deadline=self._deadline)
         if self.target.exact and trace.output_tokens != load.output_tokens:
             raise LoadError(f"{trace.output_tokens} tokens, not {load.output_tokens}")
-        self.traces.append(trace)
+        self.traces.append(replace(trace, constrained=constrained))
         return asked, trace.text

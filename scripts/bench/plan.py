@@ -24,12 +24,14 @@ class Host:
 
     ``options`` are further arguments of ``chainlora serve``. At least ``registered`` adapters are
     registered, small ones beside those that are asked. The adapter budget holds ``resident`` of the
-    adapters that are asked; 0 leaves it to the server.
+    adapters that are asked; 0 leaves it to the server. With ``ends`` the model keeps its end tokens
+    and requests ban them: a grammar needs a token to end with.
     """
 
     options: tuple[str, ...] = ()
     registered: int = 0
     resident: int = 0
+    ends: bool = False
 
     @property
     def label(self) -> str:
@@ -37,6 +39,8 @@ class Host:
         parts = list(self.options)
         if self.registered:
             parts.append(f"{self.registered:,} registered")
+        if self.ends:
+            parts.append("own end tokens")
         if self.resident:
             parts.append(f"room for {self.resident}")
         return " ".join(parts)
@@ -108,9 +112,11 @@ def parts_of_ours(*, quick: bool) -> tuple[Scenario, ...]:
     system = Load(8, 2, 16, tokens, system_words=4 * words)
     echo = Load(1, 2, words, 2 * words, talk="echo")
     echoes = replace(echo, streams=8, requests=1)
+    half = Load(16, 1, words, tokens, constrained=8)
     eight, many = Load(8, 1, words, tokens), Load(16, 1, words, tokens)
     zipf = Load(16, 4, words, tokens, choice="zipf")
     no_prefix, no_guess = Host(("--prefix-cache-bytes", "0")), Host(("--speculate", "off"))
+    ends, ends_no_guess = Host(ends=True), Host(("--speculate", "off"), ends=True)
     kv_8, kv_4 = Host(("--kv-bits", "8")), Host(("--kv-bits", "4"))
     said, shared = "4 chats of 4 turns", "one system prompt, 8 streams"
     return (
@@ -126,6 +132,10 @@ def parts_of_ours(*, quick: bool) -> tuple[Scenario, ...]:
         _ours("registered-1000", "8 adapters of 1,000, 8 streams", 8, eight, Host((), 1000)),
         _ours("hits-64", "64 adapters by Zipf, 16 streams", 64, zipf, AS_INSTALLED),
         _ours("hits-64-room-16", "64 adapters by Zipf, room for 16", 64, zipf, Host((), 0, 16)),
+        _ours("free", "16 free rows, no guesses", 0, many, ends_no_guess),
+        _ours("half-free", "8 free beside 8 constrained, no guesses", 0, half, ends_no_guess),
+        _ours("free-guess", "16 free rows", 0, many, ends),
+        _ours("half-free-guess", "8 free beside 8 constrained", 0, half, ends),
         _ours("kv-8", "base, 16 streams, KV in 8 bits", 0, many, kv_8),
         _ours("kv-4", "base, 16 streams, KV in 4 bits", 0, many, kv_4),
     )

@@ -25,10 +25,11 @@ _END = "<|end of the bench|>"
 class Prepared:
     """Directories that a run needs.
 
-    ``quantized`` is the model as it is served, ``dequantized`` the same weights written in float32,
-    ``adapters`` mlx-lm directories of rank 8 on every linear layer of every block, ``small`` ones
-    of rank 1 on a single layer, to be registered and not asked. Both forms of the model have an end
-    token that they cannot draw, so that output lengths are fixed.
+    ``plain`` is the model itself and ``ends`` its end tokens, ``quantized`` the model as it is
+    served, ``dequantized`` the same weights written in float32, ``adapters`` mlx-lm directories of
+    rank 8 on every linear layer of every block, ``small`` ones of rank 1 on a single layer, to be
+    registered and not asked. ``quantized`` and ``dequantized`` have an end token that they cannot
+    draw, so that output lengths are fixed.
     Banning the end tokens by ``logit_bias`` would do so too, and cost mlx_lm.server 5 % at 16
     streams: it runs logits processors row by row.
     """
@@ -37,24 +38,31 @@ class Prepared:
     dequantized: str
     adapters: tuple[str, ...]
     small: tuple[str, ...] = ()
+    plain: str = ""
+    ends: tuple[int, ...] = ()
 
 
 def read(out: Path) -> Prepared:
     """What ``prepare`` left in ``out``; OSError where it never ran to its end."""
     record = json.loads((out / _RECORD).read_text())
-    adapters, small = tuple(record["adapters"]), tuple(record.get("small", ()))
-    return Prepared(record["quantized"], record["dequantized"], adapters, small)
+    return Prepared(**{name: _fixed(value) for name, value in record.items()})
+
+
+def _fixed(value: str | list[Any]) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def prepare(out: Path, model: Path | None, *, adapters: int = ADAPTERS, small: int = 0) -> Prepared:
     """Make what is missing below ``out``, for ``model`` or the embedded one."""
     import adapters as package  # noqa: F401  # opens the fast BLAS before MLX
     from adapters.base.embedded import ensure_embedded
+    from adapters.base.tokenizer import load_tokenizer
 
     out.mkdir(parents=True, exist_ok=True)
     quantized, dequantized = out / "quantized", out / "dequantized"
+    plain = model or ensure_embedded(out, progress=print)
     if not quantized.exists():
-        _without_end(model or ensure_embedded(out, progress=print), quantized)
+        _without_end(plain, quantized)
     if not dequantized.exists():
         _dequantize(quantized, dequantized)
     large = [out / "adapters" / f"a{number}" for number in range(adapters)]
@@ -69,7 +77,12 @@ def prepare(out: Path, model: Path | None, *, adapters: int = ADAPTERS, small: i
             else:
                 _make_adapter(_one_of_the_last(shapes), directory, rank=1, seed=seed)
     prepared = Prepared(
-        str(quantized), str(dequantized), tuple(map(str, large)), tuple(map(str, tiny))
+        str(quantized),
+        str(dequantized),
+        tuple(map(str, large)),
+        tuple(map(str, tiny)),
+        str(plain),
+        tuple(sorted(load_tokenizer(plain).end_tokens)),
     )
     (out / _RECORD).write_text(json.dumps(asdict(prepared), indent=1))
     return prepared

@@ -49,6 +49,8 @@ _OWN_RATIOS = {
     "echo, 8 streams, guesses over none, output": ("echo-8", "echo-8-none", OUTPUT),
     "1,000 registered over 8, token gap": ("registered-1000", "registered-8", GAP),
     "64 adapters by Zipf, room for 16 over all, output": ("hits-64-room-16", "hits-64", OUTPUT),
+    "8 free rows beside 8 constrained over 16 free, token gap": ("half-free", "free", GAP),
+    "the same with guesses, output": ("half-free-guess", "free-guess", OUTPUT),
     "KV in 8 bits over float32, 16 streams, output": ("kv-8", "base-16", OUTPUT),
     "KV in 4 bits over float32, 16 streams, output": ("kv-4", "base-16", OUTPUT),
 }

@@ -21,6 +21,7 @@ class Trace:
     output_tokens: int
     cached_tokens: int = 0
     text: str = ""
+    constrained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,9 @@ class Sample:
 
     ``output_rate``: all output tokens over the time from the first request to the last chunk,
     prefill included. ``token_s``: a stream's time per token after its first, median over requests.
-    ``gap_*``: pauses between chunks as a reader sees them, over all requests.
+    ``gap_*``: pauses between chunks as a reader sees them, over all requests; 0 between chunks that
+    arrived at once. Where some rows were constrained, ``token_s``, first tokens and gaps are those
+    of the free ones.
     """
 
     requests: int
@@ -81,14 +84,15 @@ def summarise(traces: Sequence[Trace]) -> Sample:
     """The sample of one run. Raises ValueError where there is nothing to summarise."""
     if not traces:
         raise ValueError("no request finished")
-    first = [trace.chunks[0] - trace.sent for trace in traces]
+    watched = [trace for trace in traces if not trace.constrained] or traces
+    first = [trace.chunks[0] - trace.sent for trace in watched]
     gaps = [
         later - earlier
-        for trace in traces
+        for trace in watched
         for earlier, later in zip(trace.chunks, trace.chunks[1:], strict=False)
     ] or [0.0]
     per_token = [
-        (trace.chunks[-1] - trace.chunks[0]) / max(trace.output_tokens - 1, 1) for trace in traces
+        (trace.chunks[-1] - trace.chunks[0]) / max(trace.output_tokens - 1, 1) for trace in watched
     ]
     wall = max(trace.chunks[-1] for trace in traces) - min(trace.sent for trace in traces)
     output = sum(trace.output_tokens for trace in traces)

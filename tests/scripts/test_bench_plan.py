@@ -123,6 +123,8 @@ def test_a_chat_holds_its_system_message_and_its_turns() -> None:
         ({"output_tokens": -1}, "output_tokens is -1"),
         ({"rate": -0.5}, "at least 0"),
         ({"system_words": -1}, "at least 0"),
+        ({"streams": 2, "constrained": 3}, "3 of 2"),
+        ({"constrained": -1}, "-1 of 1"),
         ({"rate": 1.0, "talk": "turns"}, "no rate"),
     ],
 )

@@ -78,6 +78,16 @@ def test_a_sample_counts_from_the_first_request_to_the_last_chunk() -> None:
     assert (sample.requests, sample.prompt_tokens) == (2, 12)
 
 
+def test_beside_constrained_rows_the_free_ones_are_watched() -> None:
+    """Every token counts for the rate; waits and pauses are those of the rows without a schema."""
+    free = Trace(sent=0.0, chunks=(1.0, 1.5), prompt_tokens=1, output_tokens=2)
+    held = Trace(sent=0.0, chunks=(3.0, 4.0), prompt_tokens=1, output_tokens=2, constrained=True)
+    sample = summarise([held, free])
+    assert (sample.first_token_p99_s, sample.gap_p99_s, sample.token_s) == (1.0, 0.5, 0.5)
+    assert sample.output_rate == 1.0
+    assert summarise([held]).first_token_p50_s == 3.0
+
+
 def test_a_run_without_requests_is_refused() -> None:
     """Nothing is no sample."""
     with pytest.raises(ValueError, match="no request"):

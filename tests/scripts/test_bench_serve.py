@@ -86,6 +86,17 @@ def test_requests_share_a_system_message() -> None:
     assert all(len(each) > shared for each in prompts)
 
 
+def test_the_first_streams_are_constrained() -> None:
+    """So many of them ask by a schema, with every request; the rest are free."""
+    with live_server(_endless) as server:
+        load = Load(4, 2, 8, 5, constrained=1)
+        target = Target(server.url, [{"model": "tiny"}], exact=False)
+        traces = run_load(target, load, seed="s", timeout_s=20)
+        asked = [request.constraint is not None for request in server.engine.submitted]
+    assert sorted(asked) == [False] * 6 + [True] * 2
+    assert sorted(trace.constrained for trace in traces) == sorted(asked)
+
+
 def test_an_answer_that_ends_early_is_an_error() -> None:
     """Another length would be another load; where that is expected it is allowed."""
     with live_server() as server:
