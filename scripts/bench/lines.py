@@ -12,6 +12,8 @@ from scripts.bench.stats import Spread, over
 
 Axis = Literal["streams", "adapters"]
 Line = Sequence[tuple[int, Spread]]
+_ANY = 1000
+"""Stands for the number that changes along a line; more than the constrained streams of a load."""
 
 
 def lines(results: Results, axis: Axis, figure: Figure) -> Mapping[str, Line]:
@@ -41,8 +43,8 @@ def _without(scenario: Scenario, axis: Axis) -> Scenario:
     """The scenario with what may differ along a line made the same."""
     same = replace(scenario, key="", label="", timeout_s=0, peer="none")
     if axis == "streams":
-        return replace(same, load=replace(scenario.load, streams=1))
-    return replace(same, adapters=1)
+        return replace(same, load=replace(scenario.load, streams=_ANY))
+    return replace(same, adapters=_ANY)
 
 
 def _name(scenario: Scenario, axis: Axis) -> str:

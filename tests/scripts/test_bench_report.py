@@ -203,6 +203,16 @@ def test_lines_join_runs_that_differ_in_one_number() -> None:
     assert [(number, value.median) for number, value in line] == [(2, 6.0), (8, 12.0)]
 
 
+@pytest.mark.parametrize("axis", get_args(Axis))
+def test_every_scenario_can_be_asked_for_its_line(axis: Axis) -> None:
+    """The whole catalogue in one report."""
+    results = Results(plan.catalogue(quick=True))
+    for scenario in results.scenarios:
+        results.add(OURS, scenario.key, _sample())
+    longest = max(len(line) for line in lines(results, axis, OUTPUT).values())
+    assert longest == len({"streams": plan.STREAMS, "adapters": plan.ADAPTERS}[axis])
+
+
 def test_loads_of_another_size_stand_on_no_common_line() -> None:
     """Longer answers are another load, whatever the number of streams."""
     few, many = plan.own_load("a", 8, Load(1, 1, 8, 4)), plan.own_load("b", 8, Load(4, 1, 8, 5))
