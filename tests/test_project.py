@@ -59,10 +59,12 @@ def requirement_names(*extras: str) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_on_a_page_exists(page: Path) -> None:
-    """A reader can run what a page shows: the script, the entry point or a common program."""
-    for program, *_ in commands((ROOT / page).read_text()):
+    """A reader can run what a page shows: a script, the entry point or a common program."""
+    for program, *arguments in commands((ROOT / page).read_text()):
         if program.startswith("./"):
             assert os.access(ROOT / program, os.X_OK), f"{program} is not an executable file"
+        elif program == ".venv/bin/python":
+            assert (ROOT / arguments[0]).is_file(), f"there is no {arguments[0]} to run"
         else:
             name = program.removeprefix(".venv/bin/")
             assert name in {*PROJECT["scripts"], *OTHER_PROGRAMS}, f"{program} is unknown"
