@@ -7,24 +7,14 @@ from functools import partial
 
 import mlx.core as mx
 
+from adapters.base.block_list import MISUSE
 from adapters.errors import StageError
 from adapters.training.forms import Form, Piece, Sliced, Whole
 from adapters.training.loss import Batch, Sums, number
 from adapters.training.tree import Parameters, TrainingTree
-from adapters.training.walk import NotSliceable, Walk
+from adapters.training.walk import Walk
 
 _TOLERANCE, _TOLERANCE_16_BIT = 1e-3, 5e-2
-
-# What Python code raises that is used otherwise than it expects; MLX's own failures are not here.
-_MISUSE = (
-    NotSliceable,
-    TypeError,
-    AttributeError,
-    ValueError,
-    KeyError,
-    IndexError,
-    NotImplementedError,
-)
 
 
 class Trial:
@@ -61,13 +51,13 @@ class Trial:
         mx.eval(self._moved)
         try:
             self._sliced = Sliced(self._tree)
-        except _MISUSE as error:
+        except MISUSE as error:
             self._refuse(f"it cannot be taken block by block ({error})")
 
     def _hold(self, piece: Piece) -> None:
         try:
             self._moved_by(piece)
-        except _MISUSE as error:
+        except MISUSE as error:
             raise StageError(
                 f"This base cannot be trained: its forward has no gradient ({error}). Train on a "
                 "model of another architecture."
@@ -80,7 +70,7 @@ class Trial:
     def _try(self, piece: Piece) -> None:
         try:
             self._moved_by(piece)
-        except _MISUSE as error:
+        except MISUSE as error:
             self._refuse(f"it cannot be taken block by block ({error})")
 
     def _decide(self) -> None:

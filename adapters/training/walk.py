@@ -1,56 +1,26 @@
 """A model's own forward, taken one block at a time.
 
-The blocks in the model's list are put aside for slots that know where the walk stands: a slot
-before the wanted block passes its input on, the wanted one computes, and the next one leaves with
-what it was given. So masks, scaling, and whatever the model does between its blocks come from the
-model's own code, unpatched; what is not needed is never evaluated.
+A slot before the wanted block passes its input on, the wanted one computes, and the next one leaves
+with what it was given (``adapters/base/block_list.py``).
 
-That holds for models whose blocks take the hidden state first and return nothing else, and whose
-tail treats every position alone. Others are told by ``NotSliceable`` or by other numbers: callers
-compare once, on a small input.
+That holds for models whose tail treats every position alone, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-from mlx.nn.layers.base import Module
 
+from adapters.base.block_list import BlockList, NotSliceable, Visit
 from adapters.training.tree import Parameters, TrainingTree
-
-Visit = Callable[[int, Callable[[mx.array], mx.array], mx.array], mx.array]
-"""What happens at block ``index``: (index, the block, its input) -> what the model goes on with."""
-
-
-class NotSliceable(Exception):
-    """The model's forward is not a chain of blocks."""
 
 
 class _Reached(Exception):
     def __init__(self, value: mx.array) -> None:
         super().__init__("the walk is where it was going")
         self.value = value
-
-
-class _Slot:
-    """Stands in the list of blocks for one of them."""
-
-    def __init__(self, block: Any, index: int, visit: Visit) -> None:
-        self._block = block
-        self._index = index
-        self._visit = visit
-
-    def __call__(self, hidden: mx.array, *args: Any, **kwargs: Any) -> mx.array:
-        def block(inner: mx.array) -> mx.array:
-            return _array(self._block(inner, *args, **kwargs))
-
-        return self._visit(self._index, block, _array(hidden))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._block, name)
 
 
 class Walk:
@@ -62,10 +32,8 @@ class Walk:
 
     def __init__(self, tree: TrainingTree) -> None:
         self._tree = tree
-        path, self._holder = _blocks(tree.model)
-        self._prefix = f"{path}.layers." if path else "layers."
-        self._list: list[Any] = self._holder["layers"]
-        self.count = len(self._list)
+        self._blocks = BlockList(tree.model)
+        self.count = self._blocks.count
 
     def first(self, tokens: mx.array) -> mx.array:
         """The input of the first block."""
@@ -107,15 +75,14 @@ class Walk:
         def visit(at: int, _block: Any, passed: mx.array) -> mx.array:
             return rows[None] if at == self.count - 1 else passed
 
-        with self._slots(visit):
+        with self._blocks.visiting(visit):
             logits: mx.array = self._tree.model(tokens)
         return logits.reshape(-1, logits.shape[-1])
 
     def block_of(self, name: str) -> int:
         """The block that a parameter lies in; ``count`` for those outside the blocks."""
-        if not name.startswith(self._prefix):
-            return self.count
-        return int(name.removeprefix(self._prefix).split(".", 1)[0])
+        block = self._blocks.block_of(name)
+        return self.count if block is None else block
 
     def parameters(self, index: int) -> Parameters:
         """The trainable arrays of one block; of ``count``, those of the tail."""
@@ -126,39 +93,9 @@ class Walk:
         }
 
     def _reach(self, tokens: mx.array, visit: Visit) -> mx.array:
-        with self._slots(visit):
+        with self._blocks.visiting(visit):
             try:
                 self._tree.model(tokens)
             except _Reached as reached:
                 return reached.value
         raise NotSliceable("the model's forward does not pass its list of blocks")
-
-    @contextmanager
-    def _slots(self, visit: Visit) -> Iterator[None]:
-        self._holder["layers"] = [
-            _Slot(block, index, visit) for index, block in enumerate(self._list)
-        ]
-        try:
-            yield
-        finally:
-            self._holder["layers"] = self._list
-
-
-def _blocks(model: Any) -> tuple[str, Any]:
-    """Path and module that holds the list of blocks: the one nearest to the root."""
-    found = [
-        (path, module) for path, module in model.named_modules() if _is_blocks(module.get("layers"))
-    ]
-    if not found:
-        raise NotSliceable("the model has no list of blocks called layers")
-    return min(found, key=lambda each: each[0].count(".") + bool(each[0]))
-
-
-def _is_blocks(value: Any) -> bool:
-    return isinstance(value, list) and value != [] and isinstance(value[0], Module)
-
-
-def _array(value: Any) -> mx.array:
-    if not isinstance(value, mx.array):
-        raise NotSliceable(f"a block takes or gives a {type(value).__name__}, not one array")
-    return value

@@ -160,8 +160,9 @@ class EngineStats:
     """A snapshot of the engine. Counts are rows, sizes bytes, times seconds.
 
     ``prompt_tokens`` counts what was computed, ``prefix_cache_tokens`` what was found computed, in
-    ``prefix_cache_hits`` rows. ``lent_pieces`` counts the pieces of other work that had the device,
-    ``lent_s`` their time. ``guessed_tokens`` counts those that speculation had verified,
+    ``prefix_cache_hits`` rows, ``prefix_cache_shared_tokens`` those of the computed for which only
+    the blocks that a chain adapts were. ``lent_pieces`` counts the pieces of other work that had
+    the device, ``lent_s`` their time. ``guessed_tokens`` counts those that speculation had verified,
     ``accepted_tokens`` those of them that were drawn. ``mixture_bytes`` is what copies of adapters
     take that mixed batches read. ``kv_bytes`` is what the rows' KV caches
     take, with the room that they have in reserve. ``adapter_hits`` counts rows whose adapter was
@@ -196,6 +197,7 @@ class EngineStats:
     prefix_cache_blocks: int = 0
     prefix_cache_hits: int = 0
     prefix_cache_tokens: int = 0
+    prefix_cache_shared_tokens: int = 0
     prefill_tokens_per_s: float = 0.0
     decode_step_s: float = 0.0
     row_s: float = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -35,7 +35,7 @@ class Match(Generic[Value]):
 class _Node(Generic[Value]):
     """A block of tokens after one prefix; shorter than a block only where none follows it."""
 
-    revision: str | None
+    key: Hashable
     tokens: tuple[int, ...]
     value: Value
     siblings: dict[tuple[int, ...], _Node[Value]]
@@ -43,18 +43,19 @@ class _Node(Generic[Value]):
 
 
 class PrefixIndex(Generic[Value]):
-    """A trie of token blocks for each revision, bounded by bytes; the oldest block goes first.
+    """A trie of token blocks for each key, bounded by bytes; the oldest block goes first.
 
     A prefix that several sequences share is held once. A block counts as used whenever a longer
-    prefix through it is, so the end of a sequence goes before its beginning. ``revision`` is a
-    revision id, or None for the bare base: nothing is ever found under another one.
+    prefix through it is, so the end of a sequence goes before its beginning. A key names all that
+    values depend on beside the tokens, such as a revision id, or None for the bare base: nothing is
+    ever found under another one.
     """
 
     def __init__(self, *, budget_bytes: int, block: int) -> None:
         self.budget_bytes = budget_bytes
         self.nbytes = 0
         self._block = block
-        self._roots: dict[str | None, dict[tuple[int, ...], _Node[Value]]] = {}
+        self._roots: dict[Hashable, dict[tuple[int, ...], _Node[Value]]] = {}
         # Least recently used first, and every block before the one that it follows.
         self._order: OrderedDict[_Node[Value], None] = OrderedDict()
 
@@ -65,9 +66,9 @@ class PrefixIndex(Generic[Value]):
         """All that is held, least recently used first."""
         return (node.value for node in self._order)
 
-    def match(self, revision: str | None, tokens: Sequence[int]) -> Match[Value]:
+    def match(self, key: Hashable, tokens: Sequence[int]) -> Match[Value]:
         """The longest prefix of ``tokens`` that is held; it is used now."""
-        path, length, children = self._walk(self._roots.get(revision, {}), tokens)
+        path, length, children = self._walk(self._roots.get(key, {}), tokens)
         shared, node = _nearest(children, tokens[length : length + self._block])
         if node is not None:
             path.append(node)
@@ -75,14 +76,14 @@ class PrefixIndex(Generic[Value]):
         return Match(length + shared, tuple(node.value for node in path))
 
     def add(
-        self, revision: str | None, tokens: Sequence[int], make: Callable[[int, int], Value]
+        self, key: Hashable, tokens: Sequence[int], make: Callable[[int, int], Value]
     ) -> list[Value]:
         """Hold ``tokens`` as far as the budget allows; they are used now.
 
         ``make(start, stop)`` is called for each block that is missing, in order; what it made and
         is held now is returned. Older blocks give way.
         """
-        root = self._roots.get(revision, {})
+        root = self._roots.get(key, {})
         path, start, children = self._walk(root, tokens)
         self._use(path)
         own = sum(node.value.nbytes for node in path)
@@ -97,7 +98,7 @@ class PrefixIndex(Generic[Value]):
                 self._drop(shorter)
             while self.nbytes + value.nbytes > self.budget_bytes:
                 self._drop(next(iter(self._order)))
-            node = _Node(revision, block, value, children)
+            node = _Node(key, block, value, children)
             children[block] = node
             self._order[node] = None
             self.nbytes += value.nbytes
@@ -105,13 +106,13 @@ class PrefixIndex(Generic[Value]):
             path.append(node)
             children, start = node.children, start + len(block)
         if root:
-            self._roots[revision] = root
+            self._roots[key] = root
         self._use(path)
         return added
 
-    def forget(self, revision: str | None) -> None:
-        """Hold nothing of a revision any more."""
-        for node in [node for node in self._order if node.revision == revision]:
+    def forget(self, key: Hashable) -> None:
+        """Hold nothing under a key any more."""
+        for node in [node for node in self._order if node.key == key]:
             self._drop(node)
 
     def _walk(
@@ -140,8 +141,8 @@ class PrefixIndex(Generic[Value]):
     def _drop(self, node: _Node[Value]) -> None:
         del node.siblings[node.tokens], self._order[node]
         self.nbytes -= node.value.nbytes
-        if not node.siblings and self._roots.get(node.revision) is node.siblings:
-            del self._roots[node.revision]
+        if not node.siblings and self._roots.get(node.key) is node.siblings:
+            del self._roots[node.key]
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import mlx.core as mx
@@ -14,8 +14,10 @@ from adapters.lora.routes import Route
 from server.core.messages import Failed, Pooled, PromptLogprobs
 from server.core.prefix import common_prefix
 from server.core.schedule import plan_prefill
+from server.engine.cut import Cuts
 from server.engine.prefix import BLOCK, Held, PrefixCache
 from server.engine.report import prompt_logprobs
+from server.engine.residual import Cut, Stream
 from server.engine.rows import Forward, Row, merge
 
 Run = Callable[[mx.array, Sequence[Any], Route], mx.array]
@@ -34,7 +36,8 @@ Reported = tuple[Row, PromptLogprobs | Pooled | Failed]
 class Progress:
     """What a piece has done: prompt tokens computed, and what its rows report of them.
 
-    ``plain`` tells that it was without reports, which take time of their own.
+    ``plain`` tells that it was without reports and through all blocks: others take a time of their
+    own.
     """
 
     tokens: int = 0
@@ -52,9 +55,16 @@ class Prefill:
 
     A row begins behind the longest prefix that is kept. While another row computes a longer one,
     it waits for that: rows that arrive together compute what they share once.
+
+    A row that finds more below its cut than above it enters there: pieces of such rows begin at the
+    cut, and as many tokens more fit one as there are blocks less.
     """
 
-    def __init__(self, forward: Forward, prefix: PrefixCache, *, most_rows: int) -> None:
+    def __init__(
+        self, forward: Forward, prefix: PrefixCache, cuts: Cuts | None, *, most_rows: int
+    ) -> None:
+        """Without ``cuts`` rows share with their own revision alone."""
+        self._cuts = cuts
         self._forward = forward
         self._prefix = prefix
         self._most_rows = most_rows
@@ -67,12 +77,13 @@ class Prefill:
 
     def add(self, row: Row) -> None:
         """Start a row; its adapter is resident."""
+        row.cut = None if self._cuts is None else self._cuts.cut(row.adapter)
         self.rows.append(row)
 
     def remove(self, row: Row) -> None:
         """Forget a row and its cache."""
         self.rows.remove(row)
-        row.caches = None
+        row.caches = row.stream = None
 
     def run(self, budget: int) -> Progress:
         """Compute one piece of at most ``budget`` tokens."""
@@ -82,31 +93,37 @@ class Prefill:
         waiting = [row for row in self.rows if row.caches is not None and row.to_prefill]
         if not waiting:
             return Progress()
-        reports = waiting[0].reports
+        cut, reports = _form(waiting[0])
         if reports:
             budget = min(budget, max(1, _LOGITS_BYTES // (4 * self._forward.vocabulary)))
-        waiting = [row for row in waiting if row.reports == reports]
+        if cut is not None and self._cuts is not None:
+            budget = int(budget / self._cuts.above(cut))
+        waiting = [row for row in waiting if _form(row) == (cut, reports)]
         piece = plan_prefill(
-            [row.to_prefill for row in waiting], budget=budget, most_rows=self._most_rows
+            [_left(row) for row in waiting], budget=budget, most_rows=self._most_rows
         )
         chosen = [waiting[index] for index in piece.rows]
-        lengths = [min(row.to_prefill, piece.tokens_per_row) for row in chosen]
-        made = self._compute(chosen, lengths)
+        lengths = [min(_left(row), piece.tokens_per_row) for row in chosen]
+        made = self._compute(chosen, lengths, cut)
         found = _report(chosen, lengths, made) if reports else _pool(chosen, lengths, made)
         for row in chosen:
             self._keep(row)
         self.rows = [row for row in self.rows if row not in chosen] + chosen
-        return Progress(sum(lengths), not reports, found)
+        return Progress(sum(lengths), not reports and cut is None, found)
 
     def take_done(self) -> list[Row]:
         """Remove and return the rows that are ready to decode."""
         done = [row for row in self.rows if row.caches is not None and not row.to_prefill]
         self.rows = [row for row in self.rows if row not in done]
+        for row in done:
+            row.stream = None
         return done
 
     def _begin(self, row: Row) -> None:
         row.caches = self._forward.make_caches()
-        row.cached = self._prefix.fill(row.caches, row.request.revision, row.reusable)
+        row.cached, row.stream = self._prefix.fill(
+            row.caches, row.request.revision, row.reusable, cut=row.cut
+        )
         if row.reused is None:
             row.reused = row.cached
 
@@ -115,61 +132,121 @@ class Prefill:
         return self._prefix.budget_bytes > 0 and any(
             other.is_kept
             and other.caches is not None
-            and other.request.revision == row.request.revision
-            and other.cached < common_prefix(other.tokens[:-1], row.reusable) // BLOCK * BLOCK
+            and _offered(other, row)
+            < common_prefix(other.tokens[:-1], row.reusable) // BLOCK * BLOCK
             for other in self.rows
         )
 
     def _keep(self, row: Row) -> None:
         """Keep what is computed: whole blocks, and at the prompt's end the rest too."""
         length = row.cached - row.cached % BLOCK if row.to_prefill else row.cached
+        stream = row.stream
         if row.is_kept:
             held = Held(_caches(row), index=0, padding=0, length=length)
-            row.is_kept = self._prefix.keep(held, row.request.revision, row.tokens)
+            row.is_kept = self._prefix.keep(
+                held, row.request.revision, row.tokens, cut=row.cut, stream=stream
+            )
+        if stream is not None:
+            stream.drop_before(row.cached - row.cached % BLOCK)
+            if not row.is_kept and _entry(row) is None:
+                row.stream = None
 
-    def _compute(self, rows: list[Row], lengths: list[int]) -> mx.array:
+    def _compute(self, rows: list[Row], lengths: list[int], cut: Cut | None) -> mx.array:
         """Fill the rows' caches; what the model makes (rows, longest, …), not evaluated.
 
-        That is hidden states where a row is pooled, else logits.
+        That is hidden states where a row is pooled, else logits. With a ``cut`` the rows enter
+        there.
         """
-        pooled = any(row.request.pooled for row in rows)
-        forward = self._forward.hidden if pooled else self._forward
-        route = self._forward.router.plan([row.adapter for row in rows])
-        pieces = [
-            list(row.tokens[row.cached : row.cached + length])
-            for row, length in zip(rows, lengths, strict=True)
-        ]
-        if len(rows) == 1:
-            caches = _caches(rows[0])
-            made = forward(mx.array(pieces), caches, route)
-            mx.eval([cache.state for cache in caches])
-        else:
-            made = self._compute_together(forward, rows, pieces, route)
-        for row, length in zip(rows, lengths, strict=True):
-            row.cached += length
-        return made
-
-    @staticmethod
-    def _compute_together(
-        forward: Run, rows: list[Row], pieces: list[list[int]], route: Route
-    ) -> mx.array:
-        """Pad on the right, let the caches roll the padding away, hand each row its own cache."""
-        longest = max(len(piece) for piece in pieces)
-        padding = [longest - len(piece) for piece in pieces]
-        caches = merge([_caches(row) for row in rows])
+        longest = max(lengths)
+        own = [_caches(row)[0 if cut is None else cut.caches :] for row in rows]
+        caches = own[0] if len(rows) == 1 else merge(own)
+        padding = [longest - length for length in lengths]
         for cache in caches:
             if any(padding):
-                cache.prepare(lengths=[len(piece) for piece in pieces], right_padding=padding)
-        tokens = mx.array([piece + [0] * pad for piece, pad in zip(pieces, padding, strict=True)])
-        made = forward(tokens, caches, route)
+                cache.prepare(lengths=lengths, right_padding=padding)
+        route = self._forward.router.plan([row.adapter for row in rows])
+        tapped: dict[Cut, mx.array] = {}
+        if cut is None or self._cuts is None:
+            made = self._whole(rows, lengths, caches, route, tapped)
+        else:
+            made = self._cuts.enter(cut, _entering(rows, lengths), caches, route)
         for cache in caches:
             if any(padding):
                 cache.finalize()
-        mx.eval([cache.state for cache in caches])
-        for index, row in enumerate(rows):
-            row.caches = [cache.extract(index) for cache in caches]
-        mx.eval([cache.state for row in rows for cache in _caches(row)])
+        mx.eval([cache.state for cache in caches], list(tapped.values()))
+        if len(rows) > 1:
+            for index, row in enumerate(rows):
+                below = [] if cut is None else _caches(row)[: cut.caches]
+                row.caches = [*below, *(cache.extract(index) for cache in caches)]
+            mx.eval([cache.state for row in rows for cache in _caches(row)])
+        for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            row.cached += length
+            if row.stream is not None and row.stream.cut in tapped:
+                row.stream.extend(tapped[row.stream.cut][index : index + 1, :length])
         return made
+
+    def _whole(
+        self,
+        rows: Sequence[Row],
+        lengths: Sequence[int],
+        caches: Sequence[Any],
+        route: Route,
+        tapped: dict[Cut, mx.array],
+    ) -> mx.array:
+        """Through all blocks; leaves the residual stream at the cuts whose rows are kept."""
+        forward = self._forward
+        run: Run = forward.hidden if any(row.request.pooled for row in rows) else forward
+        longest = max(lengths)
+        tokens = mx.array(
+            [
+                [*row.tokens[row.cached : row.cached + length], *[0] * (longest - length)]
+                for row, length in zip(rows, lengths, strict=True)
+            ]
+        )
+        cuts = {row.stream.cut for row in rows if row.stream is not None}
+        if self._cuts is None or not cuts:
+            return run(tokens, caches, route)
+        with self._cuts.tapping(cuts, tapped):
+            return run(tokens, caches, route)
+
+
+def _form(row: Row) -> tuple[Cut | None, bool]:
+    """What rows of one piece have in common: the cut that they enter at, whether they report."""
+    entry = _entry(row)
+    return (None, row.reports) if entry is None else (entry.cut, False)
+
+
+def _entry(row: Row) -> Stream | None:
+    """The residual stream of a row that has some of tokens which it is to compute above the cut."""
+    return row.stream if row.stream is not None and row.stream.stop > row.cached else None
+
+
+def _left(row: Row) -> int:
+    """Tokens that a row can compute in pieces of its present form."""
+    entry = _entry(row)
+    return row.to_prefill if entry is None else entry.stop - row.cached
+
+
+def _entering(rows: Sequence[Row], lengths: Sequence[int]) -> mx.array:
+    """The rows' residual streams (rows, longest, width), padded on the right."""
+    longest = max(lengths)
+    streams = [
+        mx.pad(
+            stream.part(row.cached, row.cached + length), [(0, 0), (0, longest - length), (0, 0)]
+        )
+        for row, length in zip(rows, lengths, strict=True)
+        if (stream := row.stream) is not None
+    ]
+    return mx.concatenate(streams)
+
+
+def _offered(other: Row, row: Row) -> float:
+    """How much of its prompt ``other`` has computed of what it will leave to ``row``."""
+    if other.request.revision == row.request.revision:
+        return other.cached
+    if other.stream is None or other.cut != row.cut:
+        return math.inf
+    return max(other.cached, other.stream.stop)
 
 
 def _report(rows: Sequence[Row], lengths: Sequence[int], logits: mx.array) -> tuple[Reported, ...]:
@@ -196,7 +273,9 @@ def _pool(rows: Sequence[Row], lengths: Sequence[int], states: mx.array) -> tupl
         if not row.to_prefill:
             values: Any = (row.pooled / len(row.tokens)).tolist()
             failed = Failed(row.not_finite())
-            found.append((row, Pooled(tuple(values)) if all(map(isfinite, values)) else failed))
+            found.append(
+                (row, Pooled(tuple(values)) if all(map(math.isfinite, values)) else failed)
+            )
     return tuple(found)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
-from server.core.prefix import PrefixIndex
+from server.core.prefix import Match, PrefixIndex
+from server.engine.residual import Cut, Stream
 
 BLOCK = 64
 """Tokens of a block. Sequences that part inside a block each hold a copy of its beginning."""
@@ -25,19 +26,36 @@ class Held:
     padding: int
     length: int
 
-    def planes(self, start: int, stop: int) -> list[mx.array]:
-        """Each layer's keys and values of these tokens, (1, heads, tokens, size), not copied."""
+    def planes(self, caches: slice, start: int, stop: int) -> list[mx.array]:
+        """Keys and values of these tokens, (1, heads, tokens, size), not copied."""
         rows = slice(self.index, self.index + 1)
         columns = slice(self.padding + start, self.padding + stop)
         return [
-            plane[rows, :, columns] for cache in self.caches for plane in (cache.keys, cache.values)
+            plane[rows, :, columns]
+            for cache in self.caches[caches]
+            for plane in (cache.keys, cache.values)
         ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """Copies of the planes of some tokens, those of one shape stacked."""
+class _Below:
+    """The key of what the blocks below a cut hold."""
 
+    cut: Cut
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """The key of the residual stream at a cut."""
+
+    cut: Cut
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Copies of the planes of some tokens; those of one shape, at ``places``, are stacked."""
+
+    places: tuple[tuple[int, ...], ...]
     stacks: tuple[mx.array, ...]
 
     @property
@@ -59,9 +77,9 @@ class PrefixCache:
         self._index: PrefixIndex[_Block] = PrefixIndex(
             budget_bytes=budget_bytes if can_be_cut else 0, block=BLOCK
         )
-        self._shapes: list[list[int]] = []
         self.hits = 0
         self.reused_tokens = 0
+        self.shared_tokens = 0
 
     def __len__(self) -> int:
         return len(self._index)
@@ -76,55 +94,120 @@ class PrefixCache:
         """Bytes that may be kept."""
         return self._index.budget_bytes
 
-    def fill(self, caches: Sequence[Any], revision: str | None, tokens: Sequence[int]) -> int:
-        """Put the longest kept prefix of ``tokens`` into a row's blank caches; its length."""
-        match = self._index.match(revision, tokens)
-        if not match.length:
-            return 0
-        self.hits += 1
-        self.reused_tokens += match.length
-        planes: dict[int, mx.array] = {}
-        for places, blocks in zip(
-            self._shapes, zip(*(block.stacks for block in match.values), strict=True), strict=True
-        ):
-            stack = mx.concatenate(list(blocks), axis=-2)[..., : match.length, :]
-            planes.update(zip(places, stack, strict=True))
-        for layer, cache in enumerate(caches):
-            cache.keys, cache.values = planes[2 * layer], planes[2 * layer + 1]
-            cache.offset = match.length
-        mx.eval(list(planes.values()))
-        return match.length
+    def fill(
+        self,
+        caches: Sequence[Any],
+        revision: str | None,
+        tokens: Sequence[int],
+        *,
+        cut: Cut | None = None,
+    ) -> tuple[int, Stream | None]:
+        """Put the longest kept prefix of ``tokens`` into a row's blank caches; its length.
 
-    def keep(self, held: Held, revision: str | None, tokens: Sequence[int]) -> bool:
+        With a ``cut``, the caches below it may hold more, at least a block: as far as the residual
+        stream goes that comes with it. None where the stream of what follows would have a gap.
+        """
+        if cut is None:
+            match = self._index.match(revision, tokens)
+            self._count(match.length)
+            _restore(caches, match, match.length)
+            return match.length, None
+        below, stream = self._index.match(_Below(cut), tokens), self._index.match(_At(cut), tokens)
+        above = self._index.match(revision, tokens)
+        length = min(below.length, above.length)
+        end = min(below.length, stream.length)
+        if end < length + BLOCK:
+            end = length
+        self._count(length)
+        self.shared_tokens += end - length
+        _restore(caches[cut.caches :], above, length)
+        _restore(caches[: cut.caches], below, end)
+        if stream.length < length:
+            return length, None
+        start = length - length % BLOCK
+        rows = _joined(stream)[0][0][:, start:end] if end > start else None
+        return length, Stream(cut, start, rows)
+
+    def keep(
+        self,
+        held: Held,
+        revision: str | None,
+        tokens: Sequence[int],
+        *,
+        cut: Cut | None = None,
+        stream: Stream | None = None,
+    ) -> bool:
         """Keep the KV of ``tokens`` as far as the caches hold them; whether the budget allows it.
 
-        Where it does not, their beginning is kept.
+        Where it does not, their beginning is kept. With a ``cut``, what lies below it is kept for
+        every revision that has the same, and so is ``stream``, which reaches as far.
         """
+        wanted = min(len(tokens), held.length)
+        tokens = tokens[: min(wanted, self._most_tokens(held, stream))]
+        parts: dict[Hashable, slice] = {revision: slice(None)}
+        if cut is not None:
+            parts = {_Below(cut): slice(cut.caches), revision: slice(cut.caches, None)}
+        added: list[_Block] = []
+        for key, caches in parts.items():
 
-        def copy(start: int, stop: int) -> _Block:
-            planes = held.planes(start, stop)
-            if not self._shapes:
-                self._shapes = _by_shape(planes)
-            return _Block(
-                tuple(_stack([planes[place] for place in places]) for places in self._shapes)
+            def copy(start: int, stop: int, caches: slice = caches) -> _Block:
+                return _copied(held.planes(caches, start, stop))
+
+            added += self._index.add(key, tokens, copy)
+        if stream is not None and self._reaches(stream, tokens):
+            added += self._index.add(
+                _At(stream.cut), tokens, lambda start, stop: _copied([stream.part(start, stop)])
             )
-
-        tokens = tokens[: held.length]
-        added = self._index.add(revision, tokens, copy)
         mx.eval([block.stacks for block in added])
-        return self._index.match(revision, tokens).length == len(tokens)
+        return all(self._index.match(key, tokens).length == wanted for key in parts)
+
+    def _most_tokens(self, held: Held, stream: Stream | None) -> int:
+        """How many tokens of a row fit the budget with all that is kept of each."""
+        planes = held.planes(slice(None), 0, 1) if held.length else []
+        if stream is not None and stream.rows is not None:
+            planes.append(stream.rows[:, :1])
+        return self.budget_bytes // max(1, sum(plane.nbytes for plane in planes))
+
+    def _reaches(self, stream: Stream, tokens: Sequence[int]) -> bool:
+        """Whether the stream goes on without a gap from what is kept, some of which may have gone."""
+        known = tokens[: stream.start]
+        return self._index.match(_At(stream.cut), known).length == len(known)
+
+    def _count(self, length: int) -> None:
+        self.hits += length > 0
+        self.reused_tokens += length
 
     def forget(self, revision: str) -> None:
         """Keep nothing of a revision that is gone."""
         self._index.forget(revision)
 
 
-def _by_shape(planes: Sequence[mx.array]) -> list[list[int]]:
-    """The places of planes that can be stacked."""
+def _copied(planes: Sequence[mx.array]) -> _Block:
+    """A block of copies."""
     places: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
     for place, plane in enumerate(planes):
         places[(plane.shape, plane.dtype)].append(place)
-    return list(places.values())
+    stacks = tuple(_stack([planes[place] for place in each]) for each in places.values())
+    return _Block(tuple(map(tuple, places.values())), stacks)
+
+
+def _joined(match: Match[_Block]) -> list[mx.array]:
+    """The stacks of all blocks, one after the other."""
+    stacks = zip(*(block.stacks for block in match.values), strict=True)
+    return [mx.concatenate(list(each), axis=-2) for each in stacks]
+
+
+def _restore(caches: Sequence[Any], match: Match[_Block], length: int) -> None:
+    """Put the first ``length`` tokens of what was found into blank caches."""
+    if not length:
+        return
+    planes: dict[int, mx.array] = {}
+    for places, stack in zip(match.values[0].places, _joined(match), strict=True):
+        planes.update(zip(places, stack[..., :length, :], strict=True))
+    for layer, cache in enumerate(caches):
+        cache.keys, cache.values = planes[2 * layer], planes[2 * layer + 1]
+        cache.offset = length
+    mx.eval(list(planes.values()))
 
 
 def _stack(planes: list[mx.array]) -> mx.array:

@@ -18,6 +18,7 @@ from server.core.errors import NonFiniteOutput
 from server.core.lookup import Lookup
 from server.core.messages import Generate
 from server.engine.grammars import Matcher
+from server.engine.residual import Cut, Stream
 from server.engine.sampling import SamplingRow
 
 
@@ -29,7 +30,9 @@ class Row:
     preemption also what was generated before it. The first ``cached`` of them are in ``caches``,
     those of ``Forward.make_caches``, which the row owns until it joins a decode batch. ``reused``
     of the prompt were found there when it first began; what it leaves is kept for others where
-    ``is_kept``. ``reported`` counts the prompt's tokens whose probabilities are known to the
+    ``is_kept``. What lies below ``cut`` it shares with other revisions, by ``stream`` while its
+    prompt is being computed; there the caches below may hold more than ``cached``. ``reported``
+    counts the prompt's tokens whose probabilities are known to the
     reader, the first among them. ``pooled`` is the sum of the hidden states of the prompt's first
     ``cached`` tokens, (width,) in float32, in a row that wants their mean. ``matcher`` has taken
     what was generated, in a row with a constraint.
@@ -38,10 +41,12 @@ class Row:
     request: Generate
     tokens: tuple[int, ...]
     adapter: ResidentAdapter | None = None
+    cut: Cut | None = None
     caches: list[Any] | None = None
     cached: int = 0
     reused: int | None = None
     is_kept: bool = True
+    stream: Stream | None = None
     generated: list[int] = field(default_factory=list)
     matcher: Matcher | None = None
     reported: int = 1
@@ -119,7 +124,7 @@ class Forward:
     def __init__(
         self, model: Module, router: Router, vocabulary: int, kv: KVQuantization | None = None
     ) -> None:
-        self._model = model
+        self.model = model
         self._kv = kv
         self._head = OutputLayer(model)
         self.router = router
@@ -128,7 +133,7 @@ class Forward:
     def __call__(self, tokens: mx.array, caches: Sequence[Any], route: Route) -> mx.array:
         """Logits (rows, length, vocab) of ``tokens`` (rows, length); extends ``caches`` lazily."""
         with self.router.routing(route):
-            logits: mx.array = self._model(tokens, cache=self._layers(caches, tokens))
+            logits: mx.array = self.model(tokens, cache=self._layers(caches, tokens))
         return logits
 
     def hidden(self, tokens: mx.array, caches: Sequence[Any], route: Route) -> mx.array:
@@ -152,8 +157,8 @@ class Forward:
     def make_caches(self) -> list[Any]:
         """Empty caches for one row: one per layer, two where the KV is quantized."""
         if self._kv is not None:
-            return self._kv.make_caches(self._model)
-        caches: list[Any] = make_prompt_cache(self._model)
+            return self._kv.make_caches(self.model)
+        caches: list[Any] = make_prompt_cache(self.model)
         return caches
 
 

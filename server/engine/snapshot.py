@@ -93,6 +93,7 @@ def snapshot(look: Look) -> EngineStats:
         prefix_cache_blocks=len(look.prefix),
         prefix_cache_hits=look.prefix.hits,
         prefix_cache_tokens=look.prefix.reused_tokens,
+        prefix_cache_shared_tokens=look.prefix.shared_tokens,
         prefill_tokens_per_s=look.prefill_tokens_per_s,
         decode_step_s=counters.step_s,
         row_s=counters.row_s,

@@ -15,6 +15,7 @@ from server.core.messages import EngineStats, Event, Failed, Finished, FinishRea
 from server.core.schedule import PrefillPace
 from server.core.speculation import StepTimes
 from server.engine.admission import Admission
+from server.engine.cut import Cuts
 from server.engine.decode import DecodeBatch
 from server.engine.device import AdapterSource, Limits, LoadedModel
 from server.engine.inbox import Begin, Cancel, Forget, Message, Stop
@@ -57,7 +58,8 @@ class Worker:
         self._prefix = PrefixCache(
             self._forward.make_caches(), budget_bytes=limits.prefix_cache_bytes
         )
-        self._prefill = Prefill(self._forward, self._prefix, most_rows=limits.prefill_rows)
+        cuts = Cuts.of(self._forward) if self._prefix.budget_bytes else None
+        self._prefill = Prefill(self._forward, self._prefix, cuts, most_rows=limits.prefill_rows)
         self._events: list[tuple[str, Event]] = []
         self._counters = Counters()
         self._lent = LentTime(limits.train_share)
@@ -235,7 +237,8 @@ class Worker:
         """Leave a decoding row's KV to those that go on from its prompt and answer."""
         if row.is_kept and self._prefix.budget_bytes:
             tokens = (*row.request.prompt, *row.generated)
-            self._prefix.keep(self._decode.held(row), row.request.revision, tokens)
+            held = self._decode.held(row)
+            self._prefix.keep(held, row.request.revision, tokens, cut=row.cut)
 
     def _end(self, row: Row, event: Finished | Failed) -> None:
         """The only way out: wherever the row is, it leaves, and its last event is ``event``."""

@@ -14,6 +14,7 @@ from mlx.nn.layers.embedding import Embedding
 from mlx.nn.layers.linear import Linear
 from mlx_lm.models import gemma2, qwen3
 
+from adapters.base.block_list import NotSliceable
 from adapters.base.load import Base
 from adapters.errors import StageError
 from adapters.shape import LoraShape
@@ -22,7 +23,7 @@ from adapters.training.shape_growth import initial_adapter
 from adapters.training.trainer import _probe
 from adapters.training.tree import TrainingTree
 from adapters.training.trial import Trial, _agree
-from adapters.training.walk import NotSliceable, Walk
+from adapters.training.walk import Walk
 from tests.training_rig import linears_of, make_examples
 
 WIDTH = 16

@@ -194,9 +194,9 @@ async def test_a_forgotten_revision_leaves_nothing_even_while_a_row_runs_on_it(
 ) -> None:
     """Nobody will ask for it again."""
     async with running(tiny_model, tiny_adapters, WARM) as bench:
-        events = bench.engine.submit(bench.row("a4", prompt(bench, 9), max_tokens=100))
+        events = bench.engine.submit(bench.row("b8", prompt(bench, 9), max_tokens=100))
         await anext(events)
-        bench.engine.forget(bench.revisions["a4"])
+        bench.engine.forget(bench.revisions["b8"])
         assert len([event async for event in events]) == 100
         assert bench.engine.stats().prefix_cache_bytes == 0
 
@@ -247,7 +247,7 @@ def test_heads_of_any_shape_come_back_as_they_were(sizes: list[tuple[int, int, i
             mx.random.normal((1, heads, 5000, key)), mx.random.normal((1, heads, 5000, value))
         )
     assert prefix.keep(Held(caches, 0, 0, len(sequence)), None, sequence)
-    assert prefix.fill(found, None, [*sequence[: BLOCK + 3], 7777]) == BLOCK + 3
+    assert prefix.fill(found, None, [*sequence[: BLOCK + 3], 7777]) == (BLOCK + 3, None)
     for cache, other in zip(caches, found, strict=True):
         assert other.offset == BLOCK + 3
         assert mx.array_equal(other.keys, cache.keys[..., : BLOCK + 3, :])
