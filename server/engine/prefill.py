@@ -17,7 +17,7 @@ from server.core.schedule import plan_prefill
 from server.engine.cut import Cuts
 from server.engine.prefix import BLOCK, Held, PrefixCache
 from server.engine.report import prompt_logprobs
-from server.engine.residual import Cut, Stream
+from server.engine.residual import Cut
 from server.engine.rows import Forward, Row, merge
 
 Run = Callable[[mx.array, Sequence[Any], Route], mx.array]
@@ -93,17 +93,17 @@ class Prefill:
         waiting = [row for row in self.rows if row.caches is not None and row.to_prefill]
         if not waiting:
             return Progress()
-        cut, reports = _form(waiting[0])
+        cut, reports = waiting[0].form
         if reports:
             budget = min(budget, max(1, _LOGITS_BYTES // (4 * self._forward.vocabulary)))
         if cut is not None and self._cuts is not None:
             budget = int(budget / self._cuts.above(cut))
-        waiting = [row for row in waiting if _form(row) == (cut, reports)]
+        waiting = [row for row in waiting if row.form == (cut, reports)]
         piece = plan_prefill(
-            [_left(row) for row in waiting], budget=budget, most_rows=self._most_rows
+            [row.to_prefill_now for row in waiting], budget=budget, most_rows=self._most_rows
         )
         chosen = [waiting[index] for index in piece.rows]
-        lengths = [min(_left(row), piece.tokens_per_row) for row in chosen]
+        lengths = [min(row.to_prefill_now, piece.tokens_per_row) for row in chosen]
         made = self._compute(chosen, lengths, cut)
         found = _report(chosen, lengths, made) if reports else _pool(chosen, lengths, made)
         for row in chosen:
@@ -148,7 +148,7 @@ class Prefill:
             )
         if stream is not None:
             stream.drop_before(row.cached - row.cached % BLOCK)
-            if not row.is_kept and _entry(row) is None:
+            if not row.is_kept and row.entry is None:
                 row.stream = None
 
     def _compute(self, rows: list[Row], lengths: list[int], cut: Cut | None) -> mx.array:
@@ -208,23 +208,6 @@ class Prefill:
             return run(tokens, caches, route)
         with self._cuts.tapping(cuts, tapped):
             return run(tokens, caches, route)
-
-
-def _form(row: Row) -> tuple[Cut | None, bool]:
-    """What rows of one piece have in common: the cut that they enter at, whether they report."""
-    entry = _entry(row)
-    return (None, row.reports) if entry is None else (entry.cut, False)
-
-
-def _entry(row: Row) -> Stream | None:
-    """The residual stream of a row that has some of tokens which it is to compute above the cut."""
-    return row.stream if row.stream is not None and row.stream.stop > row.cached else None
-
-
-def _left(row: Row) -> int:
-    """Tokens that a row can compute in pieces of its present form."""
-    entry = _entry(row)
-    return row.to_prefill if entry is None else entry.stop - row.cached
 
 
 def _entering(rows: Sequence[Row], lengths: Sequence[int]) -> mx.array:

@@ -169,7 +169,7 @@ class PrefixCache:
         return self.budget_bytes // max(1, sum(plane.nbytes for plane in planes))
 
     def _reaches(self, stream: Stream, tokens: Sequence[int]) -> bool:
-        """Whether the stream goes on without a gap from what is kept, some of which may have gone."""
+        """Whether the stream goes on without a gap from what is kept: some may have gone."""
         known = tokens[: stream.start]
         return self._index.match(_At(stream.cut), known).length == len(known)
 

@@ -77,6 +77,22 @@ class Row:
         return len(self.tokens) - (not self.request.pooled) - self.cached
 
     @property
+    def entry(self) -> Stream | None:
+        """The residual stream of tokens that are to be computed above the cut alone, if any."""
+        has_more = self.stream is not None and self.stream.stop > self.cached
+        return self.stream if has_more else None
+
+    @property
+    def form(self) -> tuple[Cut | None, bool]:
+        """What rows of one piece have in common: the cut they enter at, whether they report."""
+        return (None, self.reports) if self.entry is None else (self.entry.cut, False)
+
+    @property
+    def to_prefill_now(self) -> int:
+        """Tokens that can be computed in pieces of the present form."""
+        return self.to_prefill if self.entry is None else self.entry.stop - self.cached
+
+    @property
     def last(self) -> int:
         """The token that the row goes on from."""
         return self.generated[-1] if self.generated else self.request.prompt[-1]
