@@ -163,12 +163,12 @@ class EngineStats:
     ``prefix_cache_hits`` rows, ``prefix_cache_shared_tokens`` those of the computed for which only
     the blocks that a chain adapts were. ``lent_pieces`` counts the pieces of other work that had
     the device, ``lent_s`` their time. ``guessed_tokens`` counts those that speculation had
-    verified, ``accepted_tokens`` those of them that were drawn. ``mixture_bytes`` is what copies of adapters
-    take that mixed batches read. ``kv_bytes`` is what the rows' KV caches
-    take, with the room that they have in reserve. ``adapter_hits`` counts rows whose adapter was
-    resident when they came, ``adapter_misses`` those that had to wait for it.
-    ``row_s`` is how far apart rows end while there are any, 0 before the second one.
-    ``memory_bytes`` is what the process's arrays take on the device.
+    verified, ``accepted_tokens`` those of them that were drawn. ``mixture_bytes`` is what copies of
+    adapters take that mixed batches read. ``kv_bytes`` is what the rows' KV caches take, with the
+    room that they have in reserve. ``adapter_hits`` counts rows whose adapter was resident when
+    they came, ``adapter_misses`` those that had to wait for it. ``row_s`` is how far apart rows end
+    while there are any, 0 before the second one. ``memory_bytes`` is what the process's arrays take
+    on the device.
     """
 
     state: str
