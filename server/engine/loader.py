@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from adapters.errors import AdapterError
 from adapters.formats.mlx_lm import AdapterFiles
 from server.engine.device import AdapterSource, Shapes, shapes_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +77,10 @@ class AdapterLoader:
             self._check(shapes_of(files))
         except (AdapterError, OSError, MemoryError) as error:
             self._tell(LoadFailed(revision, str(error) or type(error).__name__))
+        except Exception as error:
+            # Whatever it is: rows that nobody tells would wait for ever.
+            log.exception("reading revision %s failed", revision)
+            why = f"The adapter could not be read ({type(error).__name__}: {error}); see the log."
+            self._tell(LoadFailed(revision, why))
         else:
             self._tell(Loaded(revision, files))

@@ -35,13 +35,14 @@ class Source:
     """Adapters of one size under every name but those of ``broken``; it notes who was read."""
 
     broken: set[str] = field(default_factory=set)
+    fault: Exception = field(default_factory=lambda: AdapterFileError("broken"))
     read_so_far: list[str] = field(default_factory=list)
 
     def read(self, revision: str) -> AdapterFiles:
         """A rank-2 adapter on every layer."""
         self.read_so_far.append(revision)
         if revision in self.broken:
-            raise AdapterFileError("broken")
+            raise self.fault
         half = from_mlx(mx.ones((WIDTH, RANK)))
         other = from_mlx(mx.ones((RANK, WIDTH)))
         tensors = {f"layer{number}": (half, other) for number in range(LAYERS)}
@@ -268,6 +269,20 @@ def test_one_that_is_broken_or_too_large_ends_its_rows_and_no_others(rig: Rig) -
         none.step()
         none.hear()
         assert len(none.waiting) == 0
+
+
+def test_a_fault_that_nobody_thought_of_ends_the_rows_that_wait_for_it(rig: Rig) -> None:
+    """Else they would wait for ever, and hold a place among the adapters that are being read."""
+    rig.source.fault = KeyError("a hole in the reader")
+    rig.source.broken.add("bad")
+    rig.add("bad")
+    rig.step()
+    outcome = rig.said.get(timeout=20)
+    assert isinstance(outcome, LoadFailed)
+    assert "KeyError: 'a hole in the reader'" in outcome.reason
+    for row in rig.waiting.failed(outcome):
+        rig.waiting.remove(row)
+    assert len(rig.waiting) == 0
 
 
 @pytest.mark.parametrize("chains", [1, 4])
