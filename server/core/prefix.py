@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,8 +39,47 @@ class _Node(Generic[Value]):
     key: Hashable
     tokens: tuple[int, ...]
     value: Value
-    siblings: dict[tuple[int, ...], _Node[Value]]
-    children: dict[tuple[int, ...], _Node[Value]] = field(default_factory=dict)
+    siblings: _Siblings[Value]
+    children: _Siblings[Value] = field(default_factory=lambda: _Siblings())
+
+
+class _Siblings(Generic[Value]):
+    """The blocks that follow one prefix, none of which begins with another one of them.
+
+    Sorted by their tokens, so that the one that is looked for lies where the tokens would: of
+    thousands of short prompts a look-up sees two.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[int, ...], _Node[Value]] = {}
+        self._sorted: list[tuple[int, ...]] = []
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def add(self, node: _Node[Value]) -> None:
+        """One more."""
+        self._nodes[node.tokens] = node
+        insort(self._sorted, node.tokens)
+
+    def remove(self, node: _Node[Value]) -> None:
+        """One less."""
+        del self._nodes[node.tokens]
+        del self._sorted[bisect_left(self._sorted, node.tokens)]
+
+    def get(self, tokens: tuple[int, ...]) -> _Node[Value] | None:
+        """The one of exactly these tokens."""
+        return self._nodes.get(tokens)
+
+    def nearest(self, tokens: tuple[int, ...]) -> tuple[int, _Node[Value] | None]:
+        """How many first tokens the nearest block shares with ``tokens``, and that block."""
+        place = bisect_left(self._sorted, tokens)
+        best: tuple[int, _Node[Value] | None] = (0, None)
+        for beside in self._sorted[max(place - 1, 0) : place + 1]:
+            shared = common_prefix(beside, tokens)
+            if shared > best[0]:
+                best = (shared, self._nodes[beside])
+        return best
 
 
 class PrefixIndex(Generic[Value]):
@@ -55,7 +95,7 @@ class PrefixIndex(Generic[Value]):
         self.budget_bytes = budget_bytes
         self.nbytes = 0
         self._block = block
-        self._roots: dict[Hashable, dict[tuple[int, ...], _Node[Value]]] = {}
+        self._roots: dict[Hashable, _Siblings[Value]] = {}
         # Least recently used first, and every block before the one that it follows.
         self._order: OrderedDict[_Node[Value], None] = OrderedDict()
 
@@ -68,8 +108,8 @@ class PrefixIndex(Generic[Value]):
 
     def match(self, key: Hashable, tokens: Sequence[int]) -> Match[Value]:
         """The longest prefix of ``tokens`` that is held; it is used now."""
-        path, length, children = self._walk(self._roots.get(key, {}), tokens)
-        shared, node = _nearest(children, tokens[length : length + self._block])
+        path, length, children = self._walk(self._siblings(key), tokens)
+        shared, node = children.nearest(tuple(tokens[length : length + self._block]))
         if node is not None:
             path.append(node)
         self._use(path)
@@ -83,7 +123,7 @@ class PrefixIndex(Generic[Value]):
         ``make(start, stop)`` is called for each block that is missing, in order; what it made and
         is held now is returned. Older blocks give way.
         """
-        root = self._roots.get(key, {})
+        root = self._siblings(key)
         path, start, children = self._walk(root, tokens)
         self._use(path)
         own = sum(node.value.nbytes for node in path)
@@ -94,18 +134,19 @@ class PrefixIndex(Generic[Value]):
             own += value.nbytes
             if own > self.budget_bytes:
                 break
-            for shorter in [node for node in children.values() if _begins(block, node.tokens)]:
+            shared, shorter = children.nearest(block)
+            if shorter is not None and shared == len(shorter.tokens):
                 self._drop(shorter)
             while self.nbytes + value.nbytes > self.budget_bytes:
                 self._drop(next(iter(self._order)))
             node = _Node(key, block, value, children)
-            children[block] = node
+            children.add(node)
             self._order[node] = None
             self.nbytes += value.nbytes
             added.append(value)
             path.append(node)
             children, start = node.children, start + len(block)
-        if root:
+        if len(root):
             self._roots[key] = root
         self._use(path)
         return added
@@ -115,9 +156,13 @@ class PrefixIndex(Generic[Value]):
         for node in [node for node in self._order if node.key == key]:
             self._drop(node)
 
+    def _siblings(self, key: Hashable) -> _Siblings[Value]:
+        """The first blocks under a key."""
+        return self._roots.get(key) or _Siblings()
+
     def _walk(
-        self, children: dict[tuple[int, ...], _Node[Value]], tokens: Sequence[int]
-    ) -> tuple[list[_Node[Value]], int, dict[tuple[int, ...], _Node[Value]]]:
+        self, children: _Siblings[Value], tokens: Sequence[int]
+    ) -> tuple[list[_Node[Value]], int, _Siblings[Value]]:
         """The blocks that hold a prefix of ``tokens``, its length, and what may follow it."""
         path: list[_Node[Value]] = []
         start = 0
@@ -125,9 +170,8 @@ class PrefixIndex(Generic[Value]):
             block = tuple(tokens[start : start + self._block])
             node = children.get(block)
             if node is None and len(block) < self._block:
-                node = next(
-                    (each for each in children.values() if _begins(each.tokens, block)), None
-                )
+                shared, longer = children.nearest(block)
+                node = longer if shared == len(block) else None
             if node is None:
                 break
             path.append(node)
@@ -139,9 +183,10 @@ class PrefixIndex(Generic[Value]):
             self._order.move_to_end(node)
 
     def _drop(self, node: _Node[Value]) -> None:
-        del node.siblings[node.tokens], self._order[node]
+        node.siblings.remove(node)
+        del self._order[node]
         self.nbytes -= node.value.nbytes
-        if not node.siblings and self._roots.get(node.key) is node.siblings:
+        if not len(node.siblings) and self._roots.get(node.key) is node.siblings:
             del self._roots[node.key]
 
 
@@ -150,19 +195,3 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     pairs = zip(left, right, strict=False)
     length = min(len(left), len(right))
     return next((index for index, (a, b) in enumerate(pairs) if a != b), length)
-
-
-def _begins(tokens: tuple[int, ...], prefix: tuple[int, ...]) -> bool:
-    return tokens[: len(prefix)] == prefix
-
-
-def _nearest(
-    children: dict[tuple[int, ...], _Node[Value]], tokens: Sequence[int]
-) -> tuple[int, _Node[Value] | None]:
-    """How many first tokens the nearest block shares with ``tokens``, and that block."""
-    best: tuple[int, _Node[Value] | None] = (0, None)
-    for node in children.values():
-        shared = common_prefix(node.tokens, tokens)
-        if shared > best[0]:
-            best = (shared, node)
-    return best

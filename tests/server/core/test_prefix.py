@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.core.prefix import PrefixIndex, common_prefix
+from tests.counting import calls
 
 BLOCK = 3
 REVISIONS = (None, "r1", "r2")
@@ -178,3 +179,15 @@ def test_nothing_is_held_without_a_budget() -> None:
     index = Index(budget_bytes=0, block=BLOCK)
     assert add(index, None, (1, 2, 3)) == []
     assert found(index, None, (1, 2, 3)) == 0
+
+
+def test_a_look_up_among_many_short_prompts_compares_two_of_them() -> None:
+    """Its work does not grow with what is held: all rows wait for it between two steps."""
+    counts = []
+    for held in (16, 4096):
+        index: Index = PrefixIndex(budget_bytes=UNBOUNDED, block=BLOCK)
+        for number in range(held):
+            add(index, None, (1, number, number))
+        counts.append(calls(lambda index=index: found(index, None, (1, 7, 8))))  # type: ignore[misc]
+        assert found(index, None, (1, 7, 8)) == 2
+    assert counts[0] == counts[1]
