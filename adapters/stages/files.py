@@ -31,9 +31,9 @@ class FileService:
         finally:
             file.unlink(missing_ok=True)
 
-    def get(self, file_id: str) -> StoredFile:
+    def get(self, file_id: str, *, param: str = "file_id") -> StoredFile:
         """One file."""
-        return self._store.files.get(file_id)
+        return self._store.files.get(file_id, param=param)
 
     def list(self, *, purpose: str | None, after: str | None, limit: int, ascending: bool) -> Page:
         """By time of creation."""

@@ -60,8 +60,8 @@ class Files:
         self.expire()
         return self.get(file_id)
 
-    def get(self, file_id: str) -> StoredFile:
-        """One file; raises FileNotFound."""
+    def get(self, file_id: str, *, param: str = "file_id") -> StoredFile:
+        """One file; raises FileNotFound with the field that named it."""
         row = self._database.one(
             f"SELECT * FROM all_files WHERE id = ? AND {_SHOWN}",
             (file_id, self._clock(), self._base),
@@ -69,7 +69,7 @@ class Files:
         if row is None:
             raise FileNotFound(
                 f"There is no file {file_id!a}; GET /v1/files lists those that are there.",
-                param="file_id",
+                param=param,
             )
         return self._file(row)
 
@@ -79,7 +79,7 @@ class Files:
         order, beyond = ("ASC", ">") if ascending else ("DESC", "<")
         place: tuple[float, str] | None = None
         if after is not None:
-            last = self.get(after)
+            last = self.get(after, param="after")
             place = (last.created_at, last.id)
         at, last_id = place or (0.0, "")
         rows = self._database.all(

@@ -21,8 +21,11 @@ class Jobs:
         self._unavailable = unavailable
         self._base = base
 
-    def get(self, stage_id: str) -> Stage:
-        """One trained stage; raises StageNotFound, also for one that was not trained."""
+    def get(self, stage_id: str, *, param: str = "fine_tuning_job_id") -> Stage:
+        """One trained stage; raises StageNotFound, also for one that was not trained.
+
+        ``param`` is the field that named it.
+        """
         row = self._database.one(
             "SELECT * FROM stages WHERE id = ? AND base = ? AND origin = 'trained'",
             (stage_id, self._base),
@@ -31,7 +34,7 @@ class Jobs:
             raise StageNotFound(
                 f"There is no fine-tuning job ftjob-{stage_id}; GET /v1/fine_tuning/jobs lists "
                 "them.",
-                param="fine_tuning_job_id",
+                param=param,
             )
         return stage_of(row, self._unavailable.reasons)
 
@@ -42,7 +45,7 @@ class Jobs:
         """
         seq = _NEWEST
         if after is not None:
-            self.get(after)
+            self.get(after, param="after")
             row = self._database.one("SELECT seq FROM stages WHERE id = ?", (after,))
             seq = 0 if row is None else row["seq"]
         wanted = "AND json_extract(request, '$.job.metadata') IS NULL "

@@ -149,7 +149,11 @@ def _host_of(origin: str) -> str:
 
 
 class MediaTypes:
-    """A body must say that it is JSON, JSONL or multipart; a web page cannot send JSON unasked."""
+    """A body must say that it is JSON, JSONL or multipart; a web page cannot send JSON unasked.
+
+    A request without a body needs no word of it: some clients cancel so. Of a foreign page,
+    ``Hosts`` lets no such request pass.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -158,6 +162,9 @@ class MediaTypes:
         """Raises UnsupportedMediaType."""
         if scope["type"] == "http" and scope["method"] in _BODY_METHODS:
             headers = Headers(scope=scope)
+            if "content-type" not in headers and not _has_body(headers):
+                await self._app(scope, receive, send)
+                return
             given = headers.get("content-type", "").partition(";")[0].strip().lower()
             if given not in _BODY_TYPES:
                 raise UnsupportedMediaType(
@@ -167,6 +174,11 @@ class MediaTypes:
             if headers.get("content-encoding", "identity").lower() != "identity":
                 raise UnsupportedMediaType("The body must not be compressed.")
         await self._app(scope, receive, send)
+
+
+def _has_body(headers: Headers) -> bool:
+    """By what HTTP/1.1 says of one (RFC 9112, section 6.3)."""
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 @dataclass(frozen=True, slots=True)

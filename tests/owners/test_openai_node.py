@@ -76,3 +76,19 @@ def test_embeddings_of_a_real_model(product: Product, tmp_path: Path) -> None:
     assert [row["index"] for row in rows] == [0, 1]
     assert len({row["width"] for row in rows}) == 1
     assert rows[0]["width"] > 1
+
+
+def test_a_chain_is_taught_asked_and_taught_on(product: Product, tmp_path: Path) -> None:
+    """Files, jobs, events, results and the deletion of a model, with nothing but the client."""
+    answer = run_openai_node("tuning", f"{product.url}/v1", "tiny", tmp_path)
+    first, second = answer["first"], answer["second"]
+    assert (first["file"]["status"], first["job"]["status"]) == ("processed", "succeeded")
+    assert first["file"]["expires_at"] == first["file"]["created_at"] + 3600
+    assert [each["model"] for each in (first, second)] == ["tiny:noded@1", "tiny:noded@2"]
+    assert first["followed"][0] == "The job is queued."
+    assert first["followed"][-1] == "The job has succeeded."
+    waiting, cancelled = answer["cancelled"]
+    assert answer["found"] == [waiting] == [cancelled]
+    assert answer["results"].splitlines()[0] == "step,train_loss,valid_loss,tokens"
+    assert len(answer["results"].splitlines()) == 1 + 4
+    assert answer["gone"] == {"id": "tiny:noded@1", "object": "model", "deleted": True}

@@ -24,8 +24,8 @@ class Files(Protocol):
         """
         ...
 
-    def get(self, file_id: str) -> StoredFile:
-        """Raises FileNotFound."""
+    def get(self, file_id: str, *, param: str = "file_id") -> StoredFile:
+        """Raises FileNotFound with the field that named it."""
         ...
 
     def list(self, *, purpose: str | None, after: str | None, limit: int, ascending: bool) -> Page:

@@ -123,7 +123,8 @@ def _from_model(model: str, suffix: str | None, parts: Parts, base: str) -> _Lin
 def _from_checkpoint(text: str, parts: Parts, jobs: Jobs, base: str) -> _Line:
     """A pin, the head as it is now, or the job that made one."""
     if text.startswith("ftjob-"):
-        stage = jobs.get(stage_of_job(text, param="from_checkpoint"))
+        param = "from_checkpoint"
+        stage = jobs.get(stage_of_job(text, param=param), param=param)
         return _Line(stage.chain, str(stage.number), "from_checkpoint")
     name = parse(text, served_name=base)
     if name.chain is None:
@@ -136,7 +137,7 @@ def _from_checkpoint(text: str, parts: Parts, jobs: Jobs, base: str) -> _Line:
 
 
 def _file(files: Files, text: str, param: str) -> StoredFile:
-    file = _found(files, file_id(text, param=param), param)
+    file = files.get(file_id(text, param=param), param=param)
     if file.purpose != FINE_TUNE:
         raise InvalidRequest(
             f"{param}: {file.id} has the purpose {file.purpose!r}; upload rows with the purpose "
@@ -144,14 +145,6 @@ def _file(files: Files, text: str, param: str) -> StoredFile:
             param=param,
         )
     return file
-
-
-def _found(files: Files, name: str, param: str) -> StoredFile:
-    try:
-        return files.get(name)
-    except AdapterError as error:
-        error.param = param
-        raise
 
 
 def _hyperparameters(asked: JobBody) -> Hyperparameters:

@@ -11,8 +11,8 @@ from adapters.lineage import Page, Stage
 class Jobs(Protocol):
     """Trained stages, as jobs are asked for; every method may block on a disk."""
 
-    def get(self, stage_id: str) -> Stage:
-        """Raises StageNotFound, also for a stage that was not trained."""
+    def get(self, stage_id: str, *, param: str = "fine_tuning_job_id") -> Stage:
+        """Raises StageNotFound with the field that named it, also for a stage not trained here."""
         ...
 
     def list(self, *, metadata: Mapping[str, str] | None, after: str | None, limit: int) -> Page:

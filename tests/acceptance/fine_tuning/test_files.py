@@ -179,13 +179,14 @@ def test_what_an_upload_asks_for_is_checked(
 @pytest.mark.parametrize(
     ("query", "param"),
     [({"limit": "0"}, "limit"), ({"limit": "10001"}, "limit"), ({"order": "up"}, "order"),
-     ({"colour": "red"}, "colour")],
+     ({"colour": "red"}, "colour"), ({"after": "file-nowhere"}, "after")],
 )  # fmt: skip
 def test_what_a_list_asks_for_is_checked(
     product: Product, query: dict[str, str], param: str
 ) -> None:
     """From 1 to 10,000 files, oldest or newest first."""
-    assert refused(product.http.get("/v1/files", params=query))[1] == param
+    answer = product.http.get("/v1/files", params=query)
+    assert refused(answer, 404 if param == "after" else 400)[1] == param
 
 
 def test_files_are_there_after_a_restart(tiny_model: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -48,6 +49,29 @@ async def test_a_write_from_a_foreign_page_is_refused(server: Served, origin: st
         assert response.status_code == 421
         assert error_of(response)["code"] == "forbidden_host"
     assert server.engine.submitted == []
+
+
+@pytest.mark.parametrize(
+    "headers", [{"origin": "https://evil.test"}, {"sec-fetch-site": "cross-site"}]
+)
+async def test_a_foreign_page_sends_nothing_without_a_body_either(
+    server: Served, headers: dict[str, str]
+) -> None:
+    """Such a request needs no media type; what cancels or pauses has no body."""
+    response = await server.http.post("/v1/responses/resp_1/cancel", headers=headers)
+    assert response.status_code == 421
+
+
+async def test_a_request_without_a_body_needs_no_media_type(server: Served) -> None:
+    """As clients of Node cancel; one that announces a body and no type is refused."""
+    response = await server.http.post("/v1/responses/resp_1/cancel")
+    assert error_of(response)["code"] == "response_not_found"
+    chunked = await server.http.post("/v1/responses/resp_1/cancel", content=_pieces())
+    assert chunked.status_code == 415
+
+
+async def _pieces() -> AsyncIterator[bytes]:
+    yield b"{}"
 
 
 async def test_a_page_of_this_machine_may_write(server: Served) -> None:

@@ -1,6 +1,6 @@
 // OpenAI's own client of Node against a server: `node openai_program.mjs TASK URL MODEL`.
 // Prints what the task found as JSON; tests/owners/test_openai_node.py says what it must be.
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 
 const [task, baseURL, model] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 });
@@ -91,6 +91,55 @@ const tasks = {
       found[name] = { kind: error.constructor.name, status, code, param };
     }
     return found;
+  },
+
+  async tuning() {
+    const { files, fineTuning } = client;
+    const upload = async (lines) => {
+      const rows = lines.map(([prompt, completion]) => JSON.stringify({ prompt, completion }) + "\n");
+      const blob = await toFile(Buffer.from(rows.join("")), "rows.jsonl");
+      const expires_after = { anchor: "created_at", seconds: 3600 };
+      const file = await files.create({ file: blob, purpose: "fine-tune", expires_after });
+      return files.waitForProcessing(file.id, { pollInterval: 10 });
+    };
+    const learn = async (asked, lines) => {
+      const file = await upload(lines);
+      const hyperparameters = { n_epochs: 2, batch_size: 1 };
+      const method = { type: "supervised", supervised: { hyperparameters } };
+      let job = await fineTuning.jobs.create({ ...asked, training_file: file.id, method });
+      const followed = [];
+      while (job.finished_at === null) job = await fineTuning.jobs.retrieve(job.id);
+      for await (const event of fineTuning.jobs.listEvents(job.id, { limit: 5 })) {
+        followed.unshift(event.message);
+      }
+      const said = await client.chat.completions.create({
+        model: job.fine_tuned_model,
+        messages,
+        max_tokens: 4,
+      });
+      return { file, job, followed, model: said.model };
+    };
+    const first = await learn({ model, suffix: "noded" }, [["hi", "ho"], ["hey", "hu"]]);
+    const second = await learn({ model: first.job.fine_tuned_model }, [["hi", "ha"]]);
+    const waiting = await fineTuning.jobs.create({
+      model: `${model}:noded`,
+      training_file: first.file.id,
+      metadata: { from: "node" },
+      hyperparameters: { n_epochs: 50 },
+    });
+    await fineTuning.jobs.pause(waiting.id);
+    const cancelled = await fineTuning.jobs.cancel(waiting.id);
+    const found = await fineTuning.jobs.list({ metadata: { from: "node" } });
+    const results = await files.content(first.job.result_files[0]);
+    const gone = await client.models.delete(first.job.fine_tuned_model);
+    return {
+      first,
+      second,
+      cancelled: [waiting.id, cancelled.id],
+      found: found.data.map(({ id }) => id),
+      results: await results.text(),
+      gone,
+    };
   },
 
   async embeddings() {
