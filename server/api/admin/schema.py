@@ -43,7 +43,7 @@ def _only_publish(value: object) -> None:
 def _no_files(value: object) -> None:
     if value is not None:
         raise unsupported(
-            "this server has no /v1/files yet; upload to /admin/datasets and name the data set"
+            "files are named in POST /v1/fine_tuning/jobs; name the data set here, as dataset"
         )
 
 
