@@ -148,6 +148,20 @@ def _quantized_product(layer: Any, x: mx.array) -> mx.array:
     )
 
 
+@mx.custom_function
+def _in_blocks(x: mx.array, blocks: mx.array, dense: mx.array) -> mx.array:
+    return in_blocks.product(x, blocks, dense.shape[0])
+
+
+# Left to autograd, each block would have a gradient of its own as large as the input.
+@_in_blocks.vjp
+def _in_blocks_gradient(
+    primals: tuple[mx.array, ...], cotangent: mx.array, _y: mx.array
+) -> tuple[mx.array, ...]:
+    _, blocks, dense = primals
+    return cotangent @ dense, mx.zeros_like(blocks), mx.zeros_like(dense)
+
+
 def _product(layer: Any, x: mx.array) -> mx.array:
     """``x`` times the layer's transposed matrix, differentiable in ``x``."""
     rows = x.size // x.shape[-1]
@@ -155,7 +169,9 @@ def _product(layer: Any, x: mx.array) -> mx.array:
     if dense is not None:
         blocks = layer.get("_blocks")
         if blocks is not None and in_blocks.fits(rows, blocks):
-            return in_blocks.product(x, blocks, dense.shape[0])
+            few: Any = _in_blocks
+            y: mx.array = few(x, blocks, dense)
+            return y
         return mx.matmul(x, dense.T)
 
     few = rows <= _QUANTIZED_ROWS.get(layer.bits, 1)

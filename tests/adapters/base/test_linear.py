@@ -97,6 +97,20 @@ def test_the_gradient_of_the_input_is_one_product_with_the_matrix(
     close(gradient, cotangent @ matrix)
 
 
+def test_the_gradient_does_not_grow_with_the_number_of_blocks() -> None:
+    """Autograd would hold one of the input's size for each block before it adds them up."""
+    layer = QuantizedLinear(256, 16_384, bias=False, group_size=32, bits=8)
+    layer.set_dtype(mx.float32)
+    few = linear.Float32Linear(layer, dense=True, blocks=True)
+    x, cotangent = mx.random.normal((16, 256)), mx.random.normal((16, 16_384))
+    mx.eval(x, cotangent)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    _, gradient = mx.vjp(few, [x], [cotangent])
+    mx.eval(gradient)
+    assert mx.get_peak_memory() - before < cotangent.nbytes + 4 * x.nbytes
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_names_and_arrays_of_the_parameters_stay_the_base_s(form: dict[str, bool]) -> None:
     """Files, fingerprints and exports see the quantized model, never the matrices beside it."""
