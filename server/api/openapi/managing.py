@@ -8,12 +8,11 @@ from server.api.admin.schema import ForkBody, LabelBody, Nothing, PruneBody, Rol
 from server.api.openapi.operation import (
     CHAIN,
     COUNT,
-    FLAG,
     NUMBER,
     TEXT,
     Json,
     Operation,
-    list_of,
+    page_of,
     ref,
     told,
 )
@@ -29,10 +28,6 @@ _ROWS: Json = {"type": "object", "properties": {"file": _FILE}, "required": ["fi
 def _admin(method: Any, route: str, summary: str, answer: Json | str, **more: Any) -> Operation:
     statuses = _WRITES if method != "get" else ()
     return Operation(method, route, summary, "Admin", answer, statuses=statuses, **more)
-
-
-def _list(name: str) -> Json:
-    return list_of(ref(name), {"has_more": FLAG})
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -54,7 +49,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "get",
         "/admin/stages",
         "Stages, newest first",
-        _list("Stage"),
+        page_of("Stage"),
         query={"chain": TEXT, "status": TEXT, **_PAGE},
     ),
     _admin("get", "/admin/stages/{stage}", "One stage", ref("Stage"), path=_STAGE),
@@ -78,7 +73,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "get",
         "/admin/stages/{stage}/events",
         "A stage's events, as they come or with stream=false as a list",
-        _list("Event"),
+        page_of("Event"),
         path=_STAGE,
         query={**_PAGE, "after": COUNT, "stream": told({"enum": ["true", "false"]}, "", "false")},
         streams=True,
@@ -92,7 +87,7 @@ OPERATIONS: tuple[Operation, ...] = (
         raw="application/jsonl",
         query={"name": TEXT},
     ),
-    _admin("get", "/admin/datasets", "Data sets, newest first", _list("Dataset"), query=_PAGE),
+    _admin("get", "/admin/datasets", "Data sets, newest first", page_of("Dataset"), query=_PAGE),
     _admin(
         "get",
         "/admin/datasets/{dataset}",
@@ -107,7 +102,7 @@ OPERATIONS: tuple[Operation, ...] = (
         ref("Deleted"),
         path={"dataset": told(TEXT, "The id of a data set")},
     ),
-    _admin("get", "/admin/chains", "Chains by name", _list("Chain"), query=_PAGE),
+    _admin("get", "/admin/chains", "Chains by name", page_of("Chain"), query=_PAGE),
     _admin(
         "post",
         "/admin/chains",
@@ -146,7 +141,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "post",
         "/admin/chains/{chain}/prune",
         "Delete old revisions",
-        _list("Deleted"),
+        page_of("Deleted"),
         body=PruneBody,
         example={"keep_last": 2},
         path=_CHAIN,

@@ -57,6 +57,11 @@ def list_of(items: Json, more: Mapping[str, Any] | None = None) -> Json:
     return obj({"object": {"const": "list"}, "data": data, **(more or {})})
 
 
+def page_of(name: str) -> Json:
+    """A list object of a schema of ``server.api.openapi.answers``, and whether more follows."""
+    return list_of(ref(name), {"has_more": FLAG})
+
+
 def ref(name: str) -> Json:
     """A schema of ``server.api.openapi.answers``."""
     return {"$ref": f"#/components/schemas/{name}"}

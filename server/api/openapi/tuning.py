@@ -8,14 +8,13 @@ from server.api.fine_tuning.schema import JobBody
 from server.api.openapi.operation import (
     BASE,
     COUNT,
-    FLAG,
     NUMBER,
     TEXT,
     Json,
     Operation,
-    list_of,
     nullable,
     obj,
+    page_of,
     ref,
     told,
 )
@@ -90,10 +89,6 @@ def _tuning(method: Any, route: str, summary: str, answer: Json | str, **more: A
     return Operation(method, route, summary, "OpenAI", answer, statuses=statuses, **more)
 
 
-def _list(name: str) -> Json:
-    return list_of(ref(name), {"has_more": FLAG})
-
-
 OPERATIONS: tuple[Operation, ...] = (
     _tuning(
         "post",
@@ -106,7 +101,9 @@ OPERATIONS: tuple[Operation, ...] = (
             "required": ["file", "purpose"],
         },
     ),
-    _tuning("get", _FILES, "Files", _list("File"), query={"purpose": TEXT, "order": TEXT, **_PAGE}),
+    _tuning(
+        "get", _FILES, "Files", page_of("File"), query={"purpose": TEXT, "order": TEXT, **_PAGE}
+    ),
     _tuning("get", f"{_FILES}/{{file}}", "One file", ref("File"), path=_FILE),
     _tuning("delete", f"{_FILES}/{{file}}", "Delete a file", ref("Deleted"), path=_FILE),
     _tuning(
@@ -117,7 +114,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path=_FILE,
     ),
     _tuning("post", _JOBS, "Train a chain's next stage", ref("Job"), body=JobBody),
-    _tuning("get", _JOBS, "Jobs, newest first", _list("Job"), query=_PAGE),
+    _tuning("get", _JOBS, "Jobs, newest first", page_of("Job"), query=_PAGE),
     _tuning("get", f"{_JOBS}/{{job}}", "One job", ref("Job"), path=_JOB),
     *(
         _tuning("post", f"{_JOBS}/{{job}}/{verb}", summary, ref("Job"), path=_JOB)
@@ -131,7 +128,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "get",
         f"{_JOBS}/{{job}}/events",
         "A job's events, newest first",
-        _list("JobEvent"),
+        page_of("JobEvent"),
         path=_JOB,
         query=_PAGE,
     ),
@@ -139,7 +136,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "get",
         f"{_JOBS}/{{job}}/checkpoints",
         "What a job has learned, by the name that it is served under",
-        _list("JobCheckpoint"),
+        page_of("JobCheckpoint"),
         path=_JOB,
         query=_PAGE,
     ),
