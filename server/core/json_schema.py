@@ -49,6 +49,12 @@ _INSTEAD = {
 }
 
 
+# A date, and possibly a time: any day but the 29th of February, or that of a leap year.
+_LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+_OTHER_DAY = "[0-9]{4}-(?:(?:0[13-9]|1[0-2])-[0-3][0-9]|02-[01][0-9]|02-2[0-8])"
+_CALENDAR = f"^(?:{_OTHER_DAY}|{_LEAP_YEAR}-02-29)(?:[Tt].*)?$"
+
+
 def check_schema(schema: object, field: str) -> None:
     """Raise InvalidRequest or UnsupportedField, with a path, where ``schema`` cannot be enforced.
 
@@ -81,6 +87,18 @@ def check_schema(schema: object, field: str) -> None:
             param=field,
         )
     _check_divisors(divisors, field)
+
+
+def keep_to_the_calendar(schema: object, field: str) -> None:
+    """Give each date in ``schema``, in place, the rule of leap years, which its format lacks.
+
+    llguidance takes the 29th of February of any year for a date. ``schema`` has passed
+    ``check_schema``.
+    """
+    for _, part in list(_parts(schema, field)):
+        if isinstance(part, dict) and part.get("format") in ("date", "date-time"):
+            others = part.get("allOf")
+            part["allOf"] = [*(others if isinstance(others, list) else []), {"pattern": _CALENDAR}]
 
 
 def _parts(schema: object, field: str) -> Iterator[tuple[str, object]]:

@@ -30,9 +30,12 @@ class SpelledTokens(Protocol):
 def grammar_tokens(tokenizer: SpelledTokens) -> Any:
     """llguidance's tokenizer; takes up to a second for a large vocabulary.
 
-    Made from tokenizer.json where llguidance can read it, else from the bytes of each token.
+    Made from tokenizer.json where llguidance can read it, else from the bytes of each token. Raises
+    ValueError where the model can draw none of its end tokens: no text could end.
     """
-    end = sorted(tokenizer.end_tokens)
+    end = sorted(token for token in tokenizer.end_tokens if token < tokenizer.vocab_size)
+    if not end:
+        raise ValueError("none of its end tokens is in its vocabulary; check its files")
     definition = tokenizer.definition()
     if definition is not None:
         try:
@@ -40,16 +43,16 @@ def grammar_tokens(tokenizer: SpelledTokens) -> Any:
         except ValueError:  # a decoder that it does not know
             pass
     return LLTokenizer(
-        TokenizerWrapper(_Spelling(tokenizer)), n_vocab=tokenizer.vocab_size, eos_token=end
+        TokenizerWrapper(_Spelling(tokenizer, end[0])), n_vocab=tokenizer.vocab_size, eos_token=end
     )
 
 
 class _Spelling:
     """What llguidance's wrapper asks for."""
 
-    def __init__(self, tokenizer: SpelledTokens) -> None:
+    def __init__(self, tokenizer: SpelledTokens, end: int) -> None:
         self._tokenizer = tokenizer
-        self.eos_token_id = min(tokenizer.end_tokens)
+        self.eos_token_id = end
         self.bos_token_id = None
         self.tokens = [
             tokenizer.token_bytes(token) or f"<no-text-{token}>".encode()

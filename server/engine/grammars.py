@@ -17,7 +17,7 @@ from typing import Any
 from llguidance import LLMatcher, LLParserLimits
 
 from server.core.errors import InvalidRequest
-from server.core.json_schema import check_schema
+from server.core.json_schema import check_schema, keep_to_the_calendar
 from server.core.messages import Constraint
 
 LAYOUT = {
@@ -149,7 +149,12 @@ class Grammars:
         source = _source(constraint)
         with self._lock:
             if self._made is None:
-                self._made = self._make_tokens()
+                try:
+                    self._made = self._make_tokens()
+                except ValueError as error:
+                    raise InvalidRequest(
+                        f"{field}: this model's text cannot be constrained: {error}.", param=field
+                    ) from error
             tokens = self._made
         matcher = LLMatcher(tokens, source, log_level=0, limits=LIMITS)
         # The first mask is where a grammar that is too large shows it.
@@ -173,8 +178,10 @@ def _source(constraint: Constraint) -> str:
         case "json_object":
             return _json('{"type": "object"}')
         case "json_schema":
-            check_schema(json.loads(source), field)
-            return _json(source)
+            schema = json.loads(source)
+            check_schema(schema, field)
+            keep_to_the_calendar(schema, field)
+            return _json(json.dumps(schema))
         case "regex":
             _check_length(len(source), MOST_REGEX, field, "a regular expression")
             return str(LLMatcher.grammar_from_regex(source))
@@ -203,6 +210,7 @@ def _lark(source: str, field: str) -> str:
             continue
         layout = schema.pop("x-guidance", LAYOUT)
         check_schema(schema, field)
+        keep_to_the_calendar(schema, field)
         parts.append(f"%json {json.dumps({**schema, 'x-guidance': layout})}{text[length:]}")
         rules += len(text) - length
     _check_length(rules, MOST_RULES, field, "a grammar's rules")

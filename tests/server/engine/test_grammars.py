@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.core.constraints import json_schema
+from server.core.constraints import json_object, json_schema
 from server.core.errors import InvalidRequest
 from server.core.messages import Constraint
 from server.engine.grammar_tokens import grammar_tokens
@@ -196,3 +196,34 @@ def test_a_schema_nested_without_end_in_a_grammar_is_refused(source: str) -> Non
     """Not followed by a recursive reader."""
     with pytest.raises(InvalidRequest):
         FAKE.grammar(Constraint("lark", source))
+
+
+@pytest.mark.parametrize(
+    ("format_", "text", "passes"),
+    [
+        ("date", "2024-02-29", True),
+        ("date", "2000-02-29", True),
+        ("date", "2023-02-28", True),
+        ("date", "2023-12-31", True),
+        ("date", "2023-02-29", False),
+        ("date", "1900-02-29", False),
+        ("date-time", "2024-02-29T10:00:00Z", True),
+        ("date-time", "2023-02-29T10:00:00Z", False),
+    ],
+)
+def test_a_date_is_one_of_the_calendar(format_: str, text: str, passes: bool) -> None:
+    """The format alone lets the 29th of February of every year through."""
+    matcher = FAKE.grammar(json_schema({"type": "string", "format": format_})).matcher()
+    taken = all(matcher.native.consume_token(byte) for byte in json.dumps(text).encode())
+    assert (taken and matcher.native.is_accepting()) == passes
+
+
+def test_a_model_that_cannot_end_a_text_is_refused_by_the_field() -> None:
+    """Its end token lies outside its vocabulary: a request must not make that an internal error."""
+
+    tokenizer = FakeTokenizer()
+    tokenizer.end_tokens = frozenset({tokenizer.vocab_size})
+    grammars = Grammars(lambda: grammar_tokens(tokenizer))
+    with pytest.raises(InvalidRequest, match="none of its end tokens") as caught:
+        grammars.grammar(json_object())
+    assert caught.value.param == "response_format"
