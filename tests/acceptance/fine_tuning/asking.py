@@ -5,20 +5,19 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from openai import OpenAI
+from openai import ConflictError, OpenAI
 from openai.types import FileObject
 from openai.types.fine_tuning import FineTuningJob
 
 from tests.acceptance.extending.product import Product
 from tests.acceptance.extending.test_rules import BOATS, BREAD
 
-__all__ = ["BASE", "BOATS", "BREAD", "added", "ended", "jsonl", "upload", "waited"]
+__all__ = ["BASE", "BOATS", "BREAD", "added", "ended", "jsonl", "stopped", "upload", "waited"]
 
 BASE = "tiny"
-MANY = 1000
-"""Epochs that outlast any test."""
 
 
 def jsonl(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -59,3 +58,10 @@ def ended(product: Product, sdk: OpenAI, job_id: str) -> FineTuningJob:
     job = waited(product, sdk, job_id)
     assert job.status == "succeeded", job.error
     return job
+
+
+def stopped(sdk: OpenAI, *job_ids: str) -> None:
+    """No job trains on: each is cancelled, unless it has just ended by itself."""
+    for job_id in job_ids:
+        with suppress(ConflictError):
+            sdk.fine_tuning.jobs.cancel(job_id)

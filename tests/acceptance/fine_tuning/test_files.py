@@ -113,7 +113,7 @@ def test_the_bytes_go_with_the_last_file_that_has_them(sdk: OpenAI, product: Pro
 
 def test_a_file_that_an_unfinished_job_needs_stays(sdk: OpenAI, product: Product) -> None:
     """Until the job has ended."""
-    file = upload(sdk, [{"text": "needed"}])
+    file = upload(sdk, [{"text": f"needed {row}"} for row in range(20)])
     job = added(sdk, "needs", epochs=50, training_file=file.id)
     sdk.fine_tuning.jobs.pause(job.id)
     waited(product, sdk, job.id, until="paused")

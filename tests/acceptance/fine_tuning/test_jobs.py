@@ -21,6 +21,7 @@ from tests.acceptance.fine_tuning.asking import (
     BREAD,
     added,
     ended,
+    stopped,
     upload,
     waited,
 )
@@ -110,7 +111,7 @@ def test_a_running_job_says_when_it_will_end(sdk: OpenAI, product: Product) -> N
     stage = job.id.removeprefix("ftjob-")
     next(event for event in product.follow(stage) if event["kind"] == "step")
     job = sdk.fine_tuning.jobs.retrieve(job.id)
-    sdk.fine_tuning.jobs.cancel(job.id)
+    stopped(sdk, job.id)
     assert job.status == "running"
     assert job.estimated_finish is not None
     assert job.estimated_finish >= int(time.time()) - 1
@@ -164,8 +165,7 @@ def test_auto_is_chosen_by_the_data_and_written_into_the_job(sdk: OpenAI) -> Non
         hyperparameters={"n_epochs": "auto", "batch_size": "auto",
                          "learning_rate_multiplier": "auto"},
     )  # fmt: skip
-    for job in (open_, auto):
-        sdk.fine_tuning.jobs.cancel(job.id)
+    stopped(sdk, open_.id, auto.id)
     assert open_.hyperparameters == auto.hyperparameters
     assert auto.hyperparameters.n_epochs == 25
     assert auto.hyperparameters.batch_size == 1
@@ -181,8 +181,7 @@ def test_pages_stay_in_place_while_jobs_are_added(sdk: OpenAI, product: Product)
     newer = product.add("pages", BOATS, epochs=50)["id"]
     following = page.get_next_page()
     assert [job.id for job in following.data] == mine[2:4]
-    for stage in [*stages, newer]:
-        sdk.fine_tuning.jobs.cancel(f"ftjob-{stage}")
+    stopped(sdk, f"ftjob-{newer}", *mine)
     for stage in [*stages, newer]:
         product.wait(stage)
 
@@ -202,8 +201,7 @@ def test_jobs_are_found_by_their_metadata(sdk: OpenAI, product: Product) -> None
     with_both = added(sdk, "tagged", metadata=wanted)
     with_one = added(sdk, "tagged2", metadata={"team": "a'b"})
     without = added(sdk, "untagged")
-    for job in (with_both, with_one, without):
-        sdk.fine_tuning.jobs.cancel(job.id)
+    stopped(sdk, with_both.id, with_one.id, without.id)
     found = [job.id for job in sdk.fine_tuning.jobs.list(metadata=wanted)]
     assert found == [with_both.id]
     both = [job.id for job in sdk.fine_tuning.jobs.list(metadata={"team": "a'b"})]
@@ -220,7 +218,7 @@ def test_a_repeated_idempotency_key_is_one_job(sdk: OpenAI) -> None:
     asked: Any = {"model": BASE, "training_file": file.id, "suffix": "once"}
     key = {"Idempotency-Key": "once"}
     one, two = (sdk.fine_tuning.jobs.create(**asked, extra_headers=key) for _ in range(2))
-    sdk.fine_tuning.jobs.cancel(one.id)
+    stopped(sdk, one.id)
     assert (one.id, one.seed) == (two.id, two.seed)
 
 

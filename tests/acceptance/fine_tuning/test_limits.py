@@ -10,7 +10,15 @@ import pytest
 from openai import OpenAI
 
 from tests.acceptance.extending.product import Product
-from tests.acceptance.fine_tuning.asking import BASE, BOATS, BREAD, added, ended, upload
+from tests.acceptance.fine_tuning.asking import (
+    BASE,
+    BOATS,
+    BREAD,
+    added,
+    ended,
+    stopped,
+    upload,
+)
 
 JOBS = "/v1/fine_tuning/jobs"
 INVALID, UNSUPPORTED = "invalid_request", "unsupported_parameter"
@@ -113,7 +121,7 @@ def test_the_ends_of_the_ranges_are_taken(sdk: OpenAI, product: Product, file: s
         **supervised(n_epochs=50, batch_size=256, learning_rate_multiplier=1e-9),
     )
     job = product.ok(answer)
-    sdk.fine_tuning.jobs.cancel(job["id"])
+    stopped(sdk, job["id"])
     assert (job["seed"], job["metadata"]) == (2_147_483_647, most)
     assert job["hyperparameters"]["learning_rate_multiplier"] == 1e-9
 
@@ -123,7 +131,7 @@ def test_a_field_that_nobody_defines_is_named_in_a_header(
 ) -> None:
     """As on every route of OpenAI's."""
     answer = ask(product, file, suffix="unknown", colour="red")
-    sdk.fine_tuning.jobs.cancel(product.ok(answer)["id"])
+    stopped(sdk, product.ok(answer)["id"])
     assert answer.headers["x-chainlora-ignored"] == "colour"
 
 
@@ -172,7 +180,7 @@ def test_what_a_list_asks_for_is_checked(product: Product, path: str, param: str
 
 def test_a_suffix_names_a_new_chain(sdk: OpenAI, product: Product, file: str) -> None:
     """One that is there is continued by its name; a job that was cancelled leaves it free."""
-    job = added(sdk, "taken")
+    job = added(sdk, "taken", epochs=50)
     sdk.fine_tuning.jobs.cancel(job.id)
     product.wait(job.id.removeprefix("ftjob-"))
     again = ended(product, sdk, added(sdk, "taken").id)
@@ -187,8 +195,7 @@ def test_a_job_on_the_base_without_a_suffix_gets_a_chain_of_its_own(
 ) -> None:
     """Its name is made up, and is no other job's."""
     jobs = [product.ok(ask(product, file, suffix=None)) for _ in range(2)]
-    for job in jobs:
-        sdk.fine_tuning.jobs.cancel(job["id"])
+    stopped(sdk, *(job["id"] for job in jobs))
     first, second = (job["chainlora"]["chain"] for job in jobs)
     assert first != second
     assert first.startswith("ft-")
