@@ -61,10 +61,7 @@ class Product:
 
     def follow(self, stage_id: str) -> Iterator[Json]:
         """The stage's events as they come, over SSE."""
-        with self.http.stream("GET", f"/admin/stages/{stage_id}/events") as stream:
-            for line in stream.iter_lines():
-                if line.startswith("data: {"):
-                    yield json.loads(line.removeprefix("data: "))
+        return follow(self.http, stage_id)
 
     def events(self, stage_id: str, kind: str) -> list[Json]:
         """The data of all events of one kind, so far."""
@@ -100,6 +97,14 @@ class Product:
         assert response.status_code == status, response.text
         body: Json = response.json()
         return body
+
+
+def follow(http: httpx.Client, stage_id: str) -> Iterator[Json]:
+    """A stage's events as they come, over SSE, from the first one until it has ended."""
+    with http.stream("GET", f"/admin/stages/{stage_id}/events") as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: {"):
+                yield json.loads(line.removeprefix("data: "))
 
 
 def said(body: Json) -> str:
