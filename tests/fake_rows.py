@@ -1,15 +1,14 @@
-"""The rows of the fake engine: what they say, and how they are read."""
+"""The rows of the fake engine and what they say."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from server.core.messages import Event, Generate, Pooled, TokenLogprobs
+from server.core.messages import Generate, Pooled, TokenLogprobs
+from server.engine.stream import RowStream
 from tests.fake_constraints import Constrained
 
 Script = Callable[[Generate], Iterable[int]]
@@ -36,39 +35,8 @@ class Row:
     request: Generate
     tokens: Iterator[int]
     constrained: Constrained
-    events: deque[Event] = field(default_factory=deque)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    events: RowStream
     produced: int = 0
-    ended: bool = False
-
-
-class RowEvents:
-    """The port's Events over a row; ``cancel`` ends a row by its id."""
-
-    def __init__(self, cancel: Callable[[str], None], row: Row) -> None:
-        self._cancel, self._row, self._closed = cancel, row, False
-
-    def __aiter__(self) -> RowEvents:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._row.events:
-            if self._closed or self._row.ended:
-                raise StopAsyncIteration
-            self._row.arrived.clear()
-            try:
-                await self._row.arrived.wait()
-            except asyncio.CancelledError:
-                await self.aclose()
-                raise
-        return self._row.events.popleft()
-
-    async def aclose(self) -> None:
-        """As the port."""
-        self._closed = True
-        if not self._row.ended:
-            self._cancel(self._row.request.request_id)
-        self._row.events.clear()
 
 
 def logprob_of(token: int) -> float:

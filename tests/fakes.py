@@ -15,7 +15,6 @@ from server.core.errors import (
     QueueFull,
     ServeError,
     ShuttingDown,
-    SlowReader,
 )
 from server.core.fair_queue import Candidate, FairQueue, Room, Standing
 from server.core.messages import (
@@ -30,8 +29,9 @@ from server.core.messages import (
     Token,
 )
 from server.core.ports import Events
+from server.engine.stream import RowStream
 from tests.fake_constraints import Constrained
-from tests.fake_rows import Row, RowEvents, Script, letters, logprobs_of, pooled, saying
+from tests.fake_rows import Row, Script, letters, logprobs_of, pooled, saying
 
 __all__ = ["FakeEngine", "Script", "letters", "saying"]
 
@@ -99,7 +99,10 @@ class FakeEngine:
             raise QueueFull(
                 f"{self._queue_limit} requests wait already; try again in a moment", retry_after_s=3
             )
-        row = Row(request, iter(self.script(request)), Constrained(request.constraint))
+        events = RowStream(
+            limit=self._event_queue_limit, abandon=lambda: self.cancel(request.request_id)
+        )
+        row = Row(request, iter(self.script(request)), Constrained(request.constraint), events)
         self.submitted.append(request)
         self._waiting[request.request_id] = row
         self._queue.push(
@@ -112,7 +115,7 @@ class FakeEngine:
             )
         )
         self._notify()
-        return RowEvents(self.cancel, row)
+        return events
 
     def cancel(self, request_id: str) -> None:
         """As the port, at once."""
@@ -163,6 +166,10 @@ class FakeEngine:
         self._permits = float("inf")
         self._notify()
 
+    def step_now(self) -> None:
+        """Take a step, held or not, without a turn of the event loop: as a device of its own."""
+        self._step()
+
     def poison(self) -> None:
         """The device fails: every row ends with EngineFailed, and so does every later one."""
         self._state = "failed"
@@ -202,7 +209,7 @@ class FakeEngine:
                 continue
             self._report_prompt(row)
             if row.request.pooled:
-                row.events.append(pooled(row.request))
+                row.events.push(pooled(row.request))
             if not row.request.max_tokens:
                 self._finish(row, FinishReason.LENGTH)
         self._steps += 1
@@ -216,14 +223,9 @@ class FakeEngine:
         if drawn is None or token in row.request.end_tokens:
             self._finish(row, FinishReason.STOP, drawn)
             return
-        if len(row.events) >= self._event_queue_limit:
-            row.events.clear()
-            self._last(row, Failed(SlowReader("the client reads more slowly than tokens come")))
-            return
         row.produced += 1
         self._generated += 1
-        row.events.append(drawn)
-        row.arrived.set()
+        row.events.push(drawn)
         if (whole := row.constrained.is_whole) or row.produced == row.request.max_tokens:
             self._finish(row, FinishReason.STOP if whole else FinishReason.LENGTH)
 
@@ -236,8 +238,7 @@ class FakeEngine:
             report for token in row.request.prompt[1:] if (report := logprobs_of(token, wanted))
         ]
         for start in range(0, len(found), 2):
-            row.events.append(PromptLogprobs(tuple(found[start : start + 2])))
-        row.arrived.set()
+            row.events.push(PromptLogprobs(tuple(found[start : start + 2])))
 
     def _finish(self, row: Row, reason: FinishReason, end: Token | None = None) -> None:
         prompt = len(row.request.prompt)
@@ -249,6 +250,4 @@ class FakeEngine:
         else:
             del self._waiting[row.request.request_id]
             self._queue.remove(row.request.request_id)
-        row.ended = True
-        row.events.append(event)
-        row.arrived.set()
+        row.events.push(event)

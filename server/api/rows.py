@@ -164,21 +164,26 @@ class Row:
 async def merged(replies: Sequence[Reply]) -> AsyncIterator[Reply]:
     """All ``replies`` as one, which ends after the last End or raises the first failure.
 
-    At most one unread item of each row is held here; the rest waits in the row's own stream.
+    At most one unread item of each row is held here; the rest waits in the row's own stream. So no
+    row keeps another from being read, however much of it has come at once.
     """
-    unread: asyncio.Queue[Piece | End | Exception] = asyncio.Queue(maxsize=len(replies))
+    unread: asyncio.Queue[tuple[Piece | End | Exception, asyncio.Event]] = asyncio.Queue()
 
     async def pass_on(reply: Reply) -> None:
+        taken = asyncio.Event()
         try:
             async for item in reply:
-                await unread.put(item)
+                unread.put_nowait((item, taken))
+                await taken.wait()
+                taken.clear()
         except Exception as error:  # noqa: BLE001 - raised where the reply is read
-            await unread.put(error)
+            unread.put_nowait((error, taken))
 
     async def read() -> Reply:
         running = len(replies)
         while running:
-            item = await unread.get()
+            item, taken = await unread.get()
+            taken.set()
             if isinstance(item, Exception):
                 raise item
             running -= isinstance(item, End)

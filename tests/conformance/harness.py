@@ -49,6 +49,10 @@ class Harness(Protocol):
         """Let the device step; harmless where it was not held."""
         ...
 
+    def run_ahead(self, tokens: int) -> None:
+        """Have the one row generate ``tokens``; the event loop does not turn meanwhile."""
+        ...
+
     def break_device(self) -> None:
         """Make the next step fail as a device does."""
         ...
@@ -89,6 +93,11 @@ class FakeHarness:
     def release(self) -> None:
         """Open the gate."""
         self._fake.release()
+
+    def run_ahead(self, tokens: int) -> None:
+        """Take the steps here and now."""
+        for _ in range(tokens):
+            self._fake.step_now()
 
     def break_device(self) -> None:
         """Fail at once."""

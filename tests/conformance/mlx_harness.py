@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,13 @@ class MlxHarness:
             queue_kv_factor=1000,
             prefix_cache_bytes=1 << 22,
         )
-        return MlxEngine(
+        self._engine = MlxEngine(
             self._load,
             limits,
             DirectoryAdapters({self.revision: self._adapter}),
             grammars=Grammars(lambda: grammar_tokens(self._tokenizer)),
         )
+        return self._engine
 
     def prompt(self, number: int) -> tuple[int, ...]:
         """The first tokens of a short text."""
@@ -73,6 +75,13 @@ class MlxHarness:
     def release(self) -> None:
         """Open the gate."""
         self._open.set()
+
+    def run_ahead(self, tokens: int) -> None:
+        """Block this thread, which is the event loop's; the device has its own."""
+        until = time.monotonic() + 60
+        while self._engine.stats().generated_tokens < tokens:
+            assert time.monotonic() < until, "the device generates nothing"
+            time.sleep(0.001)
 
     def break_device(self) -> None:
         """Make the next forward raise."""

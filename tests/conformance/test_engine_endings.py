@@ -122,6 +122,17 @@ async def test_a_reader_that_is_too_slow_loses_its_row_alone(harness: Harness) -
     assert isinstance(last.error, SlowReader)
 
 
+async def test_a_reader_that_got_no_turn_to_read_is_not_slow(harness: Harness) -> None:
+    """Where the event loop is busy, tokens come faster than any reader can be run."""
+    async with running(harness, event_queue_limit=4) as engine:
+        harness.hold()
+        reader = asyncio.create_task(tokens(engine, row(harness, max_tokens=64)))
+        await asyncio.sleep(0)
+        harness.release()
+        harness.run_ahead(40)
+        assert len(await reader) == 64
+
+
 async def test_stopping_lets_running_rows_finish_within_the_grace(harness: Harness) -> None:
     """A deployment does not cut the requests in flight."""
     async with running(harness) as engine:

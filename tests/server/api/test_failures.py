@@ -184,6 +184,26 @@ async def test_a_client_that_leaves_before_the_first_byte_ends_its_row(stream: b
         assert server.pinned() == {}
 
 
+@STREAM_OR_NOT
+@pytest.mark.parametrize("choices", [1, 2, 8])
+async def test_tokens_that_come_while_the_event_loop_is_busy_end_no_request(
+    choices: int, stream: bool
+) -> None:
+    """The client is as quick as can be: it was the server that gave it no turn."""
+    async with serving(FakeEngine(event_queue_limit=1, max_rows=8)) as server:
+        server.engine.hold()
+        asked = asyncio.create_task(server.chat(n=choices, max_tokens=200, stream=stream))
+        await server.engine.until(lambda: server.engine.stats().waiting == choices)
+        for _ in range(2):
+            for _ in range(90):
+                server.engine.step_now()
+            await asyncio.sleep(0)
+        server.engine.release()
+        response = await asked
+    assert response.status_code == 200
+    assert response.text.count('"finish_reason":"length"') == choices
+
+
 async def test_a_slow_reader_is_cut_and_its_row_ended() -> None:
     """A parked generator would keep its row and its revision for ever."""
     async with serving(send_timeout_s=0.05) as server:
