@@ -1,6 +1,7 @@
-"""The Python that has torch, PEFT and lm-eval, and the Node that has OpenAI's client.
+"""The Pythons that have torch, PEFT and lm-eval, and OpenAI's command line; the Node that has
+OpenAI's client.
 
-``./scripts/test --full`` makes them from ``requirements.txt`` and ``node/``. Apart from ours,
+``./scripts/test --full`` makes them from the lists of versions here and ``node/``. Apart from ours,
 because transformers works otherwise where torch is installed, and no user has to have any of it.
 """
 
@@ -21,8 +22,14 @@ PYTHON = HOME / "bin" / "python"
 STAMP = HOME / "installed"
 """Made last, when everything is installed."""
 NODE_STAMP = ROOT / ".cache" / "owners-node" / "installed"
+CLI = ROOT / ".cache" / "openai-cli"
+"""With the last version of OpenAI's package that has a command line; later ones have none."""
 NODE_PROGRAM = Path(__file__).parent / "node" / "openai_program.mjs"
 PROGRAM = Path(__file__).with_name("peft_program.py")
+
+
+class Refused(Exception):
+    """The command line ended with an error; what it said is the text."""
 
 
 def run_peft(plan: dict[str, Any], folder: Path) -> None:
@@ -59,6 +66,29 @@ def run_openai_node(task: str, url: str, model: str, folder: Path) -> Any:
     if done.returncode:
         pytest.fail(f"{task} failed:\n{done.stdout}{done.stderr}", pytrace=False)
     return json.loads(done.stdout)
+
+
+def run_openai_cli(url: str, *arguments: str) -> str:
+    """What ``openai api ARGUMENTS`` prints about the server at ``url``; raises Refused.
+
+    Skips where there is no such command.
+    """
+    if not (CLI / "installed").exists():
+        pytest.skip(
+            f"no command line of OpenAI's in {CLI.relative_to(ROOT)}: ./scripts/test --full "
+            "installs it"
+        )
+    done = subprocess.run(
+        [str(CLI / "bin" / "openai"), "api", *arguments],
+        env=os.environ | {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    if done.returncode:
+        raise Refused(done.stderr)
+    return done.stdout
 
 
 def _skip_where_missing() -> None:

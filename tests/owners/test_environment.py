@@ -11,15 +11,24 @@ from pathlib import Path
 import pytest
 
 from tests.owners import environment
-from tests.owners.environment import PROGRAM, ROOT, run_lm_eval, run_openai_node, run_peft
+from tests.owners.environment import (
+    PROGRAM,
+    ROOT,
+    run_lm_eval,
+    run_openai_cli,
+    run_openai_node,
+    run_peft,
+)
 
 PINS = Path(__file__).with_name("requirements.txt").read_text().splitlines()
+CLI_PINS = Path(__file__).with_name("openai_cli.txt").read_text().splitlines()
 
 
-def test_the_requirements_are_exact_versions_and_nothing_else() -> None:
+@pytest.mark.parametrize("pins", [PINS, CLI_PINS], ids=["owners", "openai-cli"])
+def test_the_requirements_are_exact_versions_and_nothing_else(pins: list[str]) -> None:
     """Where packages come from is the user's business."""
-    assert [line for line in PINS if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9.a-z]*", line)] == []
-    assert sorted(set(PINS)) == PINS
+    assert [line for line in pins if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9.a-z]*", line)] == []
+    assert sorted(set(pins)) == pins
 
 
 def test_the_lock_of_node_says_what_and_not_from_where() -> None:
@@ -49,6 +58,7 @@ def test_a_missing_environment_is_said_and_not_passed_over(
 ) -> None:
     """The reason stands in the report of the full run."""
     monkeypatch.setattr(environment, "STAMP", tmp_path / "installed")
+    monkeypatch.setattr(environment, "CLI", ROOT / ".cache" / "nowhere")
     monkeypatch.setattr(environment, "NODE_STAMP", ROOT / ".cache" / "nowhere" / "installed")
     with pytest.raises(pytest.skip.Exception, match=r"\./scripts/test --full installs"):
         run_peft({}, tmp_path)
@@ -56,4 +66,6 @@ def test_a_missing_environment_is_said_and_not_passed_over(
         run_lm_eval([], tmp_path)
     with pytest.raises(pytest.skip.Exception, match="where node and npm are on PATH"):
         run_openai_node("chat", "", "", tmp_path)
+    with pytest.raises(pytest.skip.Exception, match="no command line of OpenAI's"):
+        run_openai_cli("", "models.list")
     assert list(tmp_path.iterdir()) == []
