@@ -29,7 +29,7 @@ OTHER_PYTHON = Path("tests/owners/peft_program.py")
 """Runs in an environment of its own, with pins of its own (``tests/owners/requirements.txt``)."""
 CLIENTS = Path("scripts/clients")
 """Each script with a client library, which is not here."""
-OTHER_PROGRAMS = {"curl", "pip", "kill", "lm_eval"}
+OTHER_PROGRAMS = {"curl", "pip", "kill", "lm_eval", "openai"}
 
 
 def commands(text: str) -> Iterator[list[str]]:
