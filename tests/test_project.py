@@ -25,8 +25,8 @@ README = (ROOT / "README.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *(ROOT / "docs").glob("*.md")]
 SHIPPED = ("server", "adapters", "scripts")
-OTHER_PYTHON = Path("tests/owners/peft_program.py")
-"""Runs in an environment of its own, with pins of its own (``tests/owners/requirements.txt``)."""
+OTHER_PYTHON = {Path("tests/owners/peft_program.py"), Path("tests/owners/langchain_program.py")}
+"""Run in an environment of its own, with pins of its own (``tests/owners/requirements.txt``)."""
 CLIENTS = Path("scripts/clients")
 """Each script with a client library, which is not here."""
 OTHER_PROGRAMS = {"curl", "pip", "kill", "lm_eval", "openai"}
@@ -128,7 +128,7 @@ def test_every_dependency_is_pinned() -> None:
 
 def is_other(path: Path) -> bool:
     """Whether a file runs in a Python that has other packages."""
-    return path == OTHER_PYTHON or path.parent == CLIENTS
+    return path in OTHER_PYTHON or path.parent == CLIENTS
 
 
 def imports_of(folder: str) -> set[str]:

@@ -43,13 +43,16 @@ def call_grammar(
     """The grammar of a whole answer that may, or with ``required`` must, call some of ``tools``.
 
     Without ``required`` only the arguments of strict tools follow their schema, as the reference
-    has it; every call that is begun is finished. Models of the ``bare`` style make one call.
+    has it; every call that is begun is finished. Models of the ``bare`` style make one call. Before
+    a marker may be a line break: many templates write one, and so their models do.
     """
     one = most_calls == 1 or style.kind == "bare"
     rules = [*_call(style, speaking), *_tools(style, tools, all_strict=required)]
     marked = _marked(style, speaking, one=one)
     several = not one and style.kind in ("object", "header")
     calls = f"{marked} (/\\n?/ {marked})*" if several else marked
+    if style.kind != "bare":
+        calls = f"/\\n?/ {calls}"
     if required:
         rules.append(f"calls: {calls}")
     elif speaking.answer is not None:

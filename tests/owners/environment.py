@@ -1,5 +1,5 @@
-"""The Pythons that have torch, PEFT and lm-eval, and OpenAI's command line; the Node that has
-OpenAI's client.
+"""The Pythons that have torch, PEFT, lm-eval and LangChain, and OpenAI's command line; the Node that
+has OpenAI's client.
 
 ``./scripts/test --full`` makes them from the lists of versions here and ``node/``. Apart from ours,
 because transformers works otherwise where torch is installed, and no user has to have any of it.
@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ CLI = ROOT / ".cache" / "openai-cli"
 """With the last version of OpenAI's package that has a command line; later ones have none."""
 NODE_PROGRAM = Path(__file__).parent / "node" / "openai_program.mjs"
 PROGRAM = Path(__file__).with_name("peft_program.py")
+LANGCHAIN_PROGRAM = Path(__file__).with_name("langchain_program.py")
 
 
 class Refused(Exception):
@@ -44,6 +47,33 @@ def run_lm_eval(arguments: list[str], folder: Path) -> None:
     """``lm_eval run`` in ``folder``, with its caches there; skips where it is not installed."""
     _skip_where_missing()
     _run(["-m", "lm_eval", "run", *arguments], folder)
+
+
+def langchain_tools(folder: Path) -> list[dict[str, Any]]:
+    """The tools of LangChain's standard tests; skips where LangChain is not installed."""
+    _skip_where_missing()
+    tools: list[dict[str, Any]] = json.loads(_run([str(LANGCHAIN_PROGRAM)], folder))
+    return tools
+
+
+def run_langchain(folder: Path, **variables: str) -> dict[str, str]:
+    """The tests of ``langchain_program.py``, which must pass: each with why it was skipped, or "".
+
+    Skips where LangChain is not installed.
+    """
+    _skip_where_missing()
+    # Ours is no root directory of theirs: pytest would take our settings and conftest.py.
+    program = str(shutil.copy(LANGCHAIN_PROGRAM, folder))
+    options = ("asyncio_mode=auto", "asyncio_default_test_loop_scope=session")
+    given = [part for option in options for part in ("-o", option)]
+    arguments = ["-m", "pytest", *given, "-q", "--rootdir=.", "--junitxml=junit.xml", program]
+    _run(arguments, folder, variables)
+    cases = ElementTree.parse(folder / "junit.xml").getroot().iter("testcase")
+    skipped = {case.get("name", ""): case.find("skipped") for case in cases}
+    return {
+        name: "" if reason is None else reason.get("message", "")
+        for name, reason in skipped.items()
+    }
 
 
 def run_openai_node(task: str, url: str, model: str, folder: Path) -> Any:
@@ -94,21 +124,24 @@ def run_openai_cli(url: str, *arguments: str) -> str:
 def _skip_where_missing() -> None:
     if not STAMP.exists():
         pytest.skip(
-            f"no torch, PEFT and lm-eval in {HOME.relative_to(ROOT)}: ./scripts/test --full "
-            "installs"
+            f"no torch, PEFT, lm-eval and LangChain in {HOME.relative_to(ROOT)}: "
+            "./scripts/test --full installs them"
         )
 
 
-def _run(arguments: list[str], folder: Path) -> None:
-    environment = os.environ | {
+def _run(arguments: list[str], folder: Path, variables: Mapping[str, str] | None = None) -> str:
+    """What the owners' Python wrote to its output."""
+    ours = {
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "HF_HOME": str(folder / "hf"),
     }
+    environment = {**os.environ, **ours, **(variables or {})}
     command = [str(PYTHON), "-I", *arguments]
     done = subprocess.run(
         command, env=environment, cwd=folder, capture_output=True, text=True, check=False
     )
     if done.returncode:
         pytest.fail(f"{command[2:]} failed:\n{done.stdout}{done.stderr}", pytrace=False)
+    return done.stdout

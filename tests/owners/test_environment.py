@@ -12,8 +12,11 @@ import pytest
 
 from tests.owners import environment
 from tests.owners.environment import (
+    LANGCHAIN_PROGRAM,
     PROGRAM,
     ROOT,
+    langchain_tools,
+    run_langchain,
     run_lm_eval,
     run_openai_cli,
     run_openai_node,
@@ -40,17 +43,25 @@ def test_the_lock_of_node_says_what_and_not_from_where() -> None:
     assert all("integrity" in entry for entry in packages.values())
 
 
-def test_the_program_imports_what_they_pin() -> None:
-    """It runs there alone."""
-    named = {
-        alias.name.partition(".")[0]
-        for node in ast.walk(ast.parse(PROGRAM.read_text()))
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    assert named - sys.stdlib_module_names == {"numpy", "peft", "torch", "transformers"}
+@pytest.mark.parametrize(
+    ("program", "packages"),
+    [
+        (PROGRAM, {"numpy", "peft", "torch", "transformers"}),
+        (LANGCHAIN_PROGRAM, {"langchain-core", "langchain-openai", "langchain-tests"}),
+    ],
+)
+def test_the_programs_import_what_they_pin(program: Path, packages: set[str]) -> None:
+    """They run there alone."""
+    named = set()
+    for node in ast.walk(ast.parse(program.read_text())):
+        if isinstance(node, ast.Import):
+            named |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            named.add(node.module.partition(".")[0])
+    found = {name.replace("_", "-") for name in named - sys.stdlib_module_names}
+    assert found == packages
     pinned = {line.partition("==")[0] for line in PINS}
-    assert {"numpy", "peft", "torch", "transformers", "lm-eval"} <= pinned
+    assert packages | {"lm-eval", "pytest", "pytest-asyncio"} <= pinned
 
 
 def test_a_missing_environment_is_said_and_not_passed_over(
@@ -64,6 +75,10 @@ def test_a_missing_environment_is_said_and_not_passed_over(
         run_peft({}, tmp_path)
     with pytest.raises(pytest.skip.Exception, match="lm-eval"):
         run_lm_eval([], tmp_path)
+    with pytest.raises(pytest.skip.Exception, match="LangChain"):
+        langchain_tools(tmp_path)
+    with pytest.raises(pytest.skip.Exception, match="LangChain"):
+        run_langchain(tmp_path)
     with pytest.raises(pytest.skip.Exception, match="where node and npm are on PATH"):
         run_openai_node("chat", "", "", tmp_path)
     with pytest.raises(pytest.skip.Exception, match="no command line of OpenAI's"):

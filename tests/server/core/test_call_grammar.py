@@ -69,6 +69,20 @@ def test_a_call_that_fits_is_let_through(style: str, most_calls: int | None) -> 
     assert taken(matcher(style, most_calls=most_calls), text) == text + "."
 
 
+@pytest.mark.parametrize("style", ["object", "list", "header"])
+@pytest.mark.parametrize("answer", [None, "/x/"])
+@pytest.mark.parametrize("most_calls", [None, 1])
+def test_a_line_break_may_come_before_the_marker(
+    style: str, answer: str | None, most_calls: int | None
+) -> None:
+    """One, as templates write it that put the calls on a line of their own; no more."""
+    text = f"\n{WRITTEN[style] % FITS}"
+    options: dict[str, Any] = {"required": answer is None, "most_calls": most_calls}
+    speaking = Speaking(answer=answer)
+    assert taken(matcher(style, speaking, **options), text) == text + "."
+    assert taken(matcher(style, speaking, **options), f"\n{text}") == "\n"
+
+
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("required", [True, False])
 def test_arguments_of_a_strict_tool_fit_its_schema(style: str, required: bool) -> None:
