@@ -1,5 +1,5 @@
-"""The Pythons that have torch, PEFT, lm-eval and LangChain, and OpenAI's command line; the Node that
-has OpenAI's client.
+"""The Pythons that have torch, PEFT, lm-eval and LangChain, and OpenAI's command line, and the Node
+that has OpenAI's client.
 
 ``./scripts/test --full`` makes them from the lists of versions here and ``node/``. Apart from ours,
 because transformers works otherwise where torch is installed, and no user has to have any of it.
