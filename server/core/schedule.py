@@ -17,20 +17,40 @@ class Piece:
     tokens_per_row: int
 
 
-def plan_prefill(remaining: Sequence[int], *, budget: int, most_rows: int) -> Piece:
+def plan_prefill(
+    remaining: Sequence[int], *, budget: int, most_rows: int, overhead: float
+) -> Piece:
     """The next piece over rows with ``remaining`` (at least 1) prompt tokens, the first one due.
 
-    The due row sets the share, at most ``budget`` tokens; others join while the piece stays within
-    the budget and they fill at least half of their share, so padding never exceeds half of it.
+    Every row takes as long as the share, so rows of unlike length cost padding, and a row that
+    exceeds the share by little costs a piece of its own later. Of the shares from the due row's
+    own, at most ``budget``, to its double this is the one that computes most prompt tokens for its
+    time, where a piece takes the time of ``overhead`` tokens beside its own. No row is in it that
+    would be padding by more than half.
     """
-    share = min(remaining[0], budget)
-    rows = [0]
-    for index in range(1, len(remaining)):
-        if len(rows) == most_rows or (len(rows) + 1) * share > budget:
-            break
-        if 2 * remaining[index] >= share:
-            rows.append(index)
-    return Piece(tuple(rows), share)
+    due = min(remaining[0], budget)
+    shares = {min(left, budget) for left in remaining} | {due}
+    pieces = [
+        _fullest(remaining, share, most_rows=min(most_rows, budget // share))
+        for share in sorted(shares)
+        if due <= share <= 2 * due
+    ]
+    return max(pieces, key=lambda piece: _gain(piece, remaining, overhead))
+
+
+def _fullest(remaining: Sequence[int], share: int, *, most_rows: int) -> Piece:
+    """The due row and those that a share ends, the least padded first, then those it does not."""
+    others = [index for index in range(1, len(remaining)) if 2 * remaining[index] >= share]
+    others.sort(key=lambda index: (remaining[index] > share, abs(share - remaining[index])))
+    return Piece((0, *others[: most_rows - 1]), share)
+
+
+def _gain(piece: Piece, remaining: Sequence[int], overhead: float) -> float:
+    """Prompt tokens per token's time; a short rest of a row takes half a piece's overhead more."""
+    share = piece.tokens_per_row
+    real = sum(min(remaining[index], share) for index in piece.rows)
+    rests = sum(share < remaining[index] < 1.5 * share for index in piece.rows)
+    return real / (len(piece.rows) * share + overhead * (1 + rests / 2))
 
 
 class PrefillPace:
@@ -58,6 +78,11 @@ class PrefillPace:
         blocks = 1 if decoding > 2 * waiting else 4
         seconds = max(self._block_s * blocks - self.fixed_s, 2 * self.fixed_s)
         return max(16, min(self._most, int(self.tokens_per_s * seconds)))
+
+    @property
+    def overhead(self) -> float:
+        """The fixed time of a piece, in tokens."""
+        return self.fixed_s * self.tokens_per_s
 
     def observe(self, *, tokens: int, seconds: float) -> None:
         """Learn from a finished piece, as an exponential average with weight 0.3 on the newest.

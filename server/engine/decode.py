@@ -40,7 +40,8 @@ class DecodeBatch:
         self._forward = forward
         self._speculation = speculation
         self._masks = Masks(forward.vocabulary)
-        self.rows: list[Row] = []
+        self._rows: list[Row] = []
+        self._left: set[Row] = set()
         self._caches: list[Any] = []
         self._drawn = mx.array([], mx.int32)
         self._report = Report((), ())
@@ -48,6 +49,11 @@ class DecodeBatch:
         self._route: Route | None = None
         self._sampler: BatchSampler | None = None
         self._ended_s = 0.0
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows that decode."""
+        return [row for row in self._rows if row not in self._left]
 
     @property
     def kv_bytes(self) -> int:
@@ -58,8 +64,9 @@ class DecodeBatch:
         """Add rows whose caches hold all but their last token."""
         if not rows:
             return
+        self._close_up()
         joining = merge_ragged([row.caches for row in rows if row.caches is not None])
-        if self.rows:
+        if self._rows:
             for mine, theirs in zip(self._caches, joining, strict=True):
                 mine.extend(theirs)
         else:
@@ -68,15 +75,22 @@ class DecodeBatch:
         self._drawn = mx.concatenate([self._drawn, last])
         for row in rows:
             row.caches = None
-        self.rows.extend(rows)
+        self._rows.extend(rows)
         self._fresh.update(rows)
         self._route = self._sampler = None
 
-    def leave(self, rows: Sequence[Row]) -> None:
-        """Remove rows; tokens that they drew and nobody read are dropped."""
-        keep = [index for index, row in enumerate(self.rows) if row not in rows]
-        if len(keep) == len(self.rows):
+    def leave(self, row: Row) -> None:
+        """Remove a row; a token that it drew and nobody read is dropped."""
+        if row in self._rows:
+            self._left.add(row)
+        if not self.rows:
+            self._close_up()
+
+    def _close_up(self) -> None:
+        """Give up the places of the rows that left: all in one copy of the others' caches."""
+        if not self._left:
             return
+        keep = [index for index, row in enumerate(self._rows) if row not in self._left]
         if keep:
             for cache in self._caches:
                 cache.filter(keep)
@@ -85,13 +99,14 @@ class DecodeBatch:
             self._caches = []
             self._drawn = mx.array([], mx.int32)
         self._report = self._report.keep(keep)
-        self.rows = [self.rows[index] for index in keep]
-        self._fresh.intersection_update(self.rows)
+        self._rows = self.rows
+        self._left.clear()
+        self._fresh.intersection_update(self._rows)
         self._route = self._sampler = None
 
     def held(self, row: Row) -> Held:
         """A row's tokens in the caches; waits for the step that runs."""
-        index, cache = self.rows.index(row), self._caches[0]
+        index, cache = self._rows.index(row), self._caches[0]
         padding = int(cache.left_padding.tolist()[index])
         return Held(self._caches, index, padding, cache.end_of(index) - padding)
 
@@ -100,12 +115,13 @@ class DecodeBatch:
 
         The caller adds them to ``generated``, or ends the row, before the next step.
         """
+        self._close_up()
         proposals = None
         if all(isinstance(cache, RaggedKVCache) for cache in self._caches):
-            proposals = self._speculation.propose(self.rows)
+            proposals = self._speculation.propose(self._rows)
         if proposals is None:
             return self._go_on()
-        return self._verify(proposals) if len(self._fresh) == len(self.rows) else self._catch_up()
+        return self._verify(proposals) if len(self._fresh) == len(self._rows) else self._catch_up()
 
     def _go_on(self) -> list[Drawn]:
         """Start the next token of every row and return the tokens that were started before.
@@ -120,10 +136,10 @@ class DecodeBatch:
         logits = self._forward(inputs[:, None], self._caches, self._plan())[:, -1]
         start: Any = mx.async_eval
         drawn, guide = None, None
-        if any(row.matcher is not None for row in self.rows):
+        if any(row.matcher is not None for row in self._rows):
             start(logits)
             drawn = self._read(last, report)
-            guide = self._masks.guide([row.matcher for row in self.rows], [()] * len(self.rows))
+            guide = self._masks.guide([row.matcher for row in self._rows], [()] * len(self._rows))
         self._drawn, self._report = self._sample(logits, guide)
         start(self._drawn, *self._report.arrays)
         if drawn is None:
@@ -138,13 +154,13 @@ class DecodeBatch:
         """Return the tokens that were started before and start nothing."""
         drawn = self._read(self._drawn, self._report)
         self._report = Report((), ())
-        self._fresh.update(self.rows)
+        self._fresh.update(self._rows)
         return drawn
 
     def _verify(self, proposals: Proposals) -> list[Drawn]:
         """Run the rows' last tokens and ``proposals`` through one forward; what the rows draw."""
         began = time.perf_counter()
-        runs = verify(self._forward, self._plan(), self._caches, self.rows, proposals, self._masks)
+        runs = verify(self._forward, self._plan(), self._caches, self._rows, proposals, self._masks)
         last = [0 if run[-1].token is None else run[-1].token.token for run in runs]
         self._drawn = mx.array(last, mx.int32)
         self._sampler = None
@@ -160,13 +176,13 @@ class DecodeBatch:
         logprobs = report.read()
         return [
             Drawn.of(row, token, logprobs.get(index))
-            for index, (row, token) in enumerate(zip(self.rows, values, strict=True))
+            for index, (row, token) in enumerate(zip(self._rows, values, strict=True))
             if row not in self._fresh
         ]
 
     def _observe(self, began: float, *, length: int) -> None:
         """Learn how long a step took."""
-        self._speculation.times.observe(len(self.rows), length, time.perf_counter() - began)
+        self._speculation.times.observe(len(self._rows), length, time.perf_counter() - began)
 
     def _is_steady(self, began: float) -> bool:
         """Whether the device works on one step after the other, so that one's length can be seen.
@@ -174,20 +190,20 @@ class DecodeBatch:
         A row that has just joined, or other work between two steps, hides it.
         """
         pause = began - self._ended_s
-        expected = self._speculation.times.expected(len(self.rows), 1)
+        expected = self._speculation.times.expected(len(self._rows), 1)
         return not self._fresh and pause < _PAUSE * expected
 
     def _plan(self) -> Route:
         if self._route is None:
-            adapters = [row.adapter for row in self.rows]
+            adapters = [row.adapter for row in self._rows]
             self._route = self._forward.router.plan(adapters)
         return self._route
 
     def _sample(self, logits: mx.array, guide: Guide | None) -> tuple[mx.array, Report]:
         if self._sampler is None:
-            fresh = mx.array([row in self._fresh for row in self.rows])
+            fresh = mx.array([row in self._fresh for row in self._rows])
             pending = mx.where(fresh, mx.array(NO_TOKEN), self._drawn)
-            settings = [row.sampling_row() for row in self.rows]
+            settings = [row.sampling_row() for row in self._rows]
             self._sampler = BatchSampler(settings, self._forward.vocabulary, pending)
-        positions = [len(row.generated) + (row not in self._fresh) for row in self.rows]
+        positions = [len(row.generated) + (row not in self._fresh) for row in self._rows]
         return self._sampler.sample(logits, positions, guide)

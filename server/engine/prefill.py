@@ -85,8 +85,8 @@ class Prefill:
         self.rows.remove(row)
         row.caches = row.stream = None
 
-    def run(self, budget: int) -> Progress:
-        """Compute one piece of at most ``budget`` tokens."""
+    def run(self, budget: int, *, overhead: float) -> Progress:
+        """Compute one piece of at most ``budget`` tokens; see ``plan_prefill`` for both."""
         for row in self.rows:
             if row.caches is None and not self._awaits_prefix(row):
                 self._begin(row)
@@ -100,7 +100,10 @@ class Prefill:
             budget = int(budget / self._cuts.above(cut))
         waiting = [row for row in waiting if row.form == (cut, reports)]
         piece = plan_prefill(
-            [row.to_prefill_now for row in waiting], budget=budget, most_rows=self._most_rows
+            [row.to_prefill_now for row in waiting],
+            budget=budget,
+            most_rows=self._most_rows,
+            overhead=overhead,
         )
         chosen = [waiting[index] for index in piece.rows]
         lengths = [min(row.to_prefill_now, piece.tokens_per_row) for row in chosen]

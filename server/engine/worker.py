@@ -166,7 +166,8 @@ class Worker:
             return
         began = time.perf_counter()
         waiting, decoding = len(self._prefill.rows), len(self._decode.rows)
-        done = self._prefill.run(self._pace.budget(waiting=waiting, decoding=decoding))
+        budget = self._pace.budget(waiting=waiting, decoding=decoding)
+        done = self._prefill.run(budget, overhead=self._pace.overhead)
         if done.plain:
             self._pace.observe(tokens=done.tokens, seconds=time.perf_counter() - began)
         for row, event in done.reports:
@@ -221,7 +222,7 @@ class Worker:
                 return
             last = max(reversed(rows), key=lambda row: row.request.priority)
             self._keep(last)
-            self._decode.leave([last])
+            self._decode.leave(last)
             self._waiting.put_back(last)
 
     def _is_at_limit(self, row: Row) -> bool:
@@ -247,7 +248,7 @@ class Worker:
         if row in self._prefill.rows:
             self._prefill.remove(row)
         else:
-            self._decode.leave([row])
+            self._decode.leave(row)
         self._waiting.remove(row)
         self._counters.ended(time.perf_counter())
         self._events.append((request.request_id, event))

@@ -15,12 +15,30 @@ def test_a_piece_serves_the_due_row_within_its_budget(
     remaining: list[int], budget: int, most: int
 ) -> None:
     """Never more tokens than the budget, never more padding than half, always progress."""
-    piece = plan_prefill(remaining, budget=budget, most_rows=most)
+    piece = plan_prefill(remaining, budget=budget, most_rows=most, overhead=20)
     assert piece.rows[0] == 0
     assert 1 <= len(piece.rows) <= most
     assert 1 <= piece.tokens_per_row * len(piece.rows) <= budget
     real = sum(min(remaining[index], piece.tokens_per_row) for index in piece.rows)
     assert 2 * real >= piece.tokens_per_row * len(piece.rows)
+
+
+def test_a_share_is_stretched_to_the_rows_that_nearly_end_with_it() -> None:
+    """A rest of a few tokens would be a piece of its own."""
+    piece = plan_prefill([50, 54, 52, 51], budget=256, most_rows=8, overhead=20)
+    assert (sorted(piece.rows), piece.tokens_per_row) == ([0, 1, 2, 3], 54)
+
+
+def test_rows_of_one_length_share_a_piece_before_others() -> None:
+    """Whatever their order; the due row is always there."""
+    piece = plan_prefill([50, 30, 90, 49, 28, 50], budget=150, most_rows=8, overhead=20)
+    assert (sorted(piece.rows), piece.tokens_per_row) == ([0, 3, 5], 50)
+
+
+def test_a_row_that_is_little_shorter_does_not_cut_the_others_short() -> None:
+    """Some padding costs less than a rest of each of the others."""
+    piece = plan_prefill([40, 50, 50, 50], budget=256, most_rows=8, overhead=20)
+    assert (sorted(piece.rows), piece.tokens_per_row) == ([0, 1, 2, 3], 50)
 
 
 def pace(*, fixed_s: float = 0.05, tokens_per_s: float = 1000.0) -> PrefillPace:
