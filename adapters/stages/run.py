@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
-from safetensors import SafetensorError
-
-from adapters.errors import StageError, StoreError, VerificationFailed
-from adapters.formats.files import unwritten
-from adapters.formats.mlx_lm import AdapterFiles, read_adapter, write_adapter
-from adapters.formats.revision import revision_id
+from adapters.errors import StageError, StoreError
+from adapters.formats.mlx_lm import AdapterFiles
 from adapters.growth import resolve_shape
 from adapters.lineage import Json, Stage, StageRequest
 from adapters.ports import Device, Sampler, Tokenizer
 from adapters.shape import BaseShape, LoraShape
 from adapters.stages.asks import Ask, left_in
+from adapters.stages.epochs import Epochs
 from adapters.stages.journal import Journal
 from adapters.stages.resuming import last_checkpoint
 from adapters.stages.revisions import read_revision
 from adapters.stages.samples import Samples
+from adapters.stages.written import written
 from adapters.states import StageState
 from adapters.store import Store
 from adapters.training.batches import Example, Plan, make_plan, tokens_of
@@ -103,6 +100,7 @@ class StageRun:
             validation_rows=None if validation is None else len(validation),
         )
         self._plan = plan
+        self._epochs = Epochs(store, stage, self._journal, plan)
         self._parent = self._read_parent()
         start = self._start()
         self._remember(plan, start.shape)
@@ -181,11 +179,12 @@ class StageRun:
             self._journal.step(report)
             self._watch_pieces(report)
             last = report.step == report.steps
+            epoch = report.step in self._epochs.ends
             if not last and _due(report.step, settings.sample_every):
                 self._samples.ask(trainer.adapter, report.step, self._parent)
-            if not last and _due(report.step, settings.eval_every):
+            if not last and (epoch or _due(report.step, settings.eval_every)):
                 self._validate(trainer)
-            if last or _due(report.step, settings.checkpoint_every):
+            if last or epoch or _due(report.step, settings.checkpoint_every):
                 self._keep(trainer)
         log.info("stage %s of %s is trained: %d steps", stage.id, stage.chain, trainer.step)
 
@@ -207,7 +206,9 @@ class StageRun:
         name = f"step-{trainer.step:08d}.safetensors"
         directory = self._store.checkpoints.directory(self._stage.id)
         write_checkpoint(directory / name, state)
-        self._store.checkpoints.add(self._stage.id, self._stage.fence, trainer.step, name)
+        self._store.checkpoints.add(
+            self._stage.id, self._stage.fence, trainer.step, name, kept=self._epochs.ends
+        )
         self._journal.tell("checkpoint", step=trainer.step)
 
     def _validate(self, trainer: Trainer) -> float | None:
@@ -224,13 +225,8 @@ class StageRun:
         self._samples.ask(trainer.adapter, trainer.step, self._parent)
         self._stop_if_asked()  # for the last time: from here on it is published
         files = trainer.adapter()
-        revision = revision_id(files)
-        directory = store.revision_temp()
-        try:
-            write_adapter(directory, files)
-        except (OSError, SafetensorError) as error:
-            raise unwritten(directory, error) from error
-        verify(directory, files, revision)
+        self._epochs.publish(files.shape)
+        directory, revision = written(store, files)
         metrics = {
             "steps": trainer.step,
             "loss": self._journal.loss,
@@ -281,19 +277,6 @@ class StageRun:
 
     def _move(self, state: StageState) -> None:
         self._store.stages.transition(self._stage.id, state, fence=self._stage.fence)
-
-
-def verify(directory: Path, trained: AdapterFiles, revision: str) -> None:
-    """Read what was written and compare it with what was trained, bit for bit.
-
-    Raises VerificationFailed; a tensor that is not finite is an AdapterFileError of the reader.
-    """
-    written = read_adapter(directory)
-    if written.shape != trained.shape or revision_id(written) != revision:
-        raise VerificationFailed(
-            "The adapter that was written is not the one that was trained, so nothing was "
-            "published: the disk or the memory of this machine may be failing. Try again."
-        )
 
 
 def _due(step: int, every: int | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from adapters.formats.files import sync
@@ -30,18 +30,24 @@ class Checkpoints:
                 sync(directory.parent)  # a file in it is durable only where it is itself
         return directory
 
-    def add(self, stage_id: str, fence: int, step: int, file: str) -> None:
-        """Count a written file as the stage's newest checkpoint; the last two are kept."""
+    def add(
+        self, stage_id: str, fence: int, step: int, file: str, *, kept: Collection[int] = ()
+    ) -> None:
+        """Count a written file as the stage's newest checkpoint.
+
+        The last two are kept, and those of the steps in ``kept``.
+        """
         with self._database.write() as connection:
             check_claim(connection, stage_id, fence)
             connection.execute(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", (stage_id, step, file)
             )
-            old = connection.execute(
+            rows = connection.execute(
                 "SELECT step, file FROM checkpoints WHERE stage = ? ORDER BY step DESC "
                 "LIMIT -1 OFFSET ?",
                 (stage_id, _KEPT),
             ).fetchall()
+            old = [row for row in rows if row["step"] not in kept]
             connection.executemany(
                 "DELETE FROM checkpoints WHERE stage = ? AND step = ?",
                 [(stage_id, row["step"]) for row in old],

@@ -65,6 +65,24 @@ class Jobs:
         reasons = self._unavailable.reasons
         return Page([stage_of(row, reasons) for row in rows[:limit]], len(rows) > limit)
 
+    def checkpoints(self, stage_id: str) -> Sequence[Stage]:
+        """The stages whose revisions hold what a job had learned, by falling step; those that were
+        deleted are left out. The job's own, where it succeeded, is the first.
+
+        The others began a chain each; their ``record`` has ``step``, ``loss`` and
+        ``validation_loss``. Raises StageNotFound.
+        """
+        own = self.get(stage_id)
+        rows = self._database.all(
+            "SELECT * FROM stages WHERE json_extract(record, '$.checkpoint_of') = ? AND base = ? "
+            "AND origin = 'forked' AND revision_deleted_at IS NULL "
+            "ORDER BY json_extract(record, '$.step') DESC",
+            (stage_id, self._base),
+        )
+        there = own.revision is not None and own.revision_deleted_at is None
+        reasons = self._unavailable.reasons
+        return [*([own] if there else []), *(stage_of(row, reasons) for row in rows)]
+
     def events(self, stage_id: str, *, before: int | None, limit: int) -> Page:
         """Newest first, those with ids below ``before``; raises StageNotFound."""
         self.get(stage_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from adapters.store.database import Database
 
@@ -22,7 +23,27 @@ class Results:
         Losses are nats a token. A stage that came in a chain file has its last line alone: its
         events did not come along.
         """
-        rows: dict[int, dict[str, object]] = {}
+        rows = self._rows(stage_id)
+        lines, tokens = [_HEADER], 0
+        for step, row in sorted(rows.items() if rows else self._last(stage_id).items()):
+            tokens += int(row.get("tokens", 0))
+            loss, valid = row.get("train_loss"), row.get("valid_loss")
+            lines.append(f"{step},{_cell(loss)},{_cell(valid)},{tokens}")
+        return "\n".join(lines) + "\n"
+
+    def nbytes(self, stage_id: str) -> int:
+        """The size of ``csv``, which never changes any more."""
+        if stage_id not in self._sizes:
+            self._sizes[stage_id] = len(self.csv(stage_id))
+        return self._sizes[stage_id]
+
+    def losses(self, stage_id: str, step: int) -> tuple[float | None, float | None]:
+        """Of training and of validation after a step; None where it was not measured."""
+        row = self._rows(stage_id).get(step, {})
+        return row.get("train_loss"), row.get("valid_loss")
+
+    def _rows(self, stage_id: str) -> dict[int, dict[str, Any]]:
+        rows: dict[int, dict[str, Any]] = {}
         for event in self._database.all(
             "SELECT kind, data FROM events WHERE stage = ? AND kind IN ('step', 'validation') "
             "ORDER BY id",
@@ -34,20 +55,9 @@ class Results:
                 row["train_loss"], row["tokens"] = data["loss"], data["tokens"]
             else:
                 row["valid_loss"] = data["loss"]
-        lines, tokens = [_HEADER], 0
-        for step, row in sorted(rows.items() if rows else self._last(stage_id).items()):
-            tokens += int(str(row.get("tokens", 0)))
-            loss, valid = row.get("train_loss"), row.get("valid_loss")
-            lines.append(f"{step},{_cell(loss)},{_cell(valid)},{tokens}")
-        return "\n".join(lines) + "\n"
+        return rows
 
-    def nbytes(self, stage_id: str) -> int:
-        """The size of ``csv``, which never changes any more."""
-        if stage_id not in self._sizes:
-            self._sizes[stage_id] = len(self.csv(stage_id))
-        return self._sizes[stage_id]
-
-    def _last(self, stage_id: str) -> dict[int, dict[str, object]]:
+    def _last(self, stage_id: str) -> dict[int, dict[str, Any]]:
         row = self._database.one("SELECT metrics FROM stages WHERE id = ?", (stage_id,))
         found = {} if row is None else json.loads(row["metrics"])
         if "steps" not in found:

@@ -47,6 +47,8 @@ SELECT 'file-results-' || id, 'results-' || id || '.csv', 'fine-tune-results', 0
     NULL, id, base, 1
 FROM stages WHERE origin = 'trained' AND state IN ('held', 'succeeded');
 """,
+    # To version 4: the chains that a job's epochs became are found without a look at all others.
+    "CREATE INDEX stages_of_checkpoint ON stages (json_extract(record, '$.checkpoint_of'));",
 )
 """From each version to the next: ``schema.sql`` makes version 1, and is never changed again.
 

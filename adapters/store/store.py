@@ -70,7 +70,8 @@ class Store:
             database, layout, self.stages, self.events, self.unavailable, clock, base
         )
         self.datasets = Datasets(database, layout, clock)
-        self.files = Files(database, layout, self.datasets, Results(database), clock, base)
+        self.results = Results(database)
+        self.files = Files(database, layout, self.datasets, self.results, clock, base)
         self.jobs = Jobs(database, self.unavailable, base)
         self.deletion = Deletion(database, layout, self.chains, clock)
         placing = Placing(layout, self.unavailable, clock)

@@ -142,19 +142,24 @@ def _add_measures(router: APIRouter, behind: Behind) -> None:
     @router.get(JOBS + "/{job}/checkpoints", response_model=None)
     async def checkpoints(job: str, request: Request) -> Response:
         query = query_of(request, "after", "limit")
-        limit_of(query, default=10)
-        stage = await on_thread(jobs.get, stage_of_job(job))
-        there = stage.revision is not None and stage.revision_deleted_at is None
-        rows = [checkpoint_row(stage, behind.base)] if there else []
-        if "after" in query:
-            if query["after"] not in [row["id"] for row in rows]:
-                raise InvalidRequest("after: must be the id of a checkpoint.", param="after")
-            rows = []
+        limit, job_stage = limit_of(query, default=10), stage_of_job(job)
+        found = await on_thread(jobs.checkpoints, job_stage)
+        rows = [checkpoint_row(stage, job_stage, behind.base) for stage in found]
+        page, has_more = _page(rows, query.get("after"), limit)
         ends = {
-            "first_id": rows[0]["id"] if rows else None,
-            "last_id": rows[-1]["id"] if rows else None,
+            "first_id": page[0]["id"] if page else None,
+            "last_id": page[-1]["id"] if page else None,
         }
-        return json_response({**list_of(rows), **ends})
+        return json_response({**list_of(page, has_more=has_more), **ends})
+
+
+def _page(rows: list[Body], after: str | None, limit: int) -> tuple[list[Body], bool]:
+    """``limit`` checkpoints after the one of an id, and whether there are more."""
+    ids = [row["id"] for row in rows]
+    if after is not None and after not in ids:
+        raise InvalidRequest("after: must be the id of a checkpoint.", param="after")
+    rest = rows if after is None else rows[ids.index(after) + 1 :]
+    return rest[:limit], len(rest) > limit
 
 
 def _metadata_of(request: Request) -> tuple[dict[str, str] | None, list[str]]:

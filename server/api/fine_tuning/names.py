@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from adapters.errors import StageNotFound
-from adapters.lineage import Stage
 from server.core.errors import InvalidRequest
 
 _JOB, _EVENT, _CHECKPOINT = "ftjob-", "ftevent-", "ftckpt_"
@@ -13,9 +12,9 @@ _JOB_ID = re.compile(r"ftjob-([A-Za-z0-9][A-Za-z0-9._:-]{0,127})")
 _EVENT_ID = re.compile(r"ftevent-([0-9]{1,18})")
 
 
-def job_id(stage: Stage) -> str:
-    """The stage's id as a job."""
-    return f"{_JOB}{stage.id}"
+def job_id(stage_id: str) -> str:
+    """A stage's id as a job."""
+    return f"{_JOB}{stage_id}"
 
 
 def stage_of_job(text: str, *, param: str = "fine_tuning_job_id") -> str:
@@ -39,6 +38,6 @@ def number_of_event(text: str) -> int:
     return int(found[1])
 
 
-def checkpoint_id(stage: Stage, step: int) -> str:
-    """The id of what a job had learned after ``step`` steps."""
-    return f"{_CHECKPOINT}{stage.id}-{step}"
+def checkpoint_id(job_stage: str, step: int) -> str:
+    """The id of what the job of a stage had learned after ``step`` steps."""
+    return f"{_CHECKPOINT}{job_stage}-{step}"

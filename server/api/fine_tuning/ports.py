@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from adapters.lineage import Page, Stage
@@ -19,6 +19,12 @@ class Jobs(Protocol):
         """Newest first, those with every pair of ``metadata``; None: those without any.
 
         Raises StageNotFound for ``after``.
+        """
+        ...
+
+    def checkpoints(self, stage_id: str) -> Sequence[Stage]:
+        """What a job had learned, by falling step: its own stage, then the forks of its epochs,
+        whose ``record`` has ``step``, ``loss`` and ``validation_loss``. Raises StageNotFound.
         """
         ...
 

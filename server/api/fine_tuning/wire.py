@@ -50,7 +50,7 @@ def job_row(stage: Stage, base_name: str, now: float) -> Body:
     running = stage.state.is_claimed and stage.progress.left_s is not None
     finished = stage.finished_at is not None
     return {
-        "id": job_id(stage),
+        "id": job_id(stage.id),
         "object": "fine_tuning.job",
         "created_at": row["created_at"],
         "finished_at": row["finished_at"],
@@ -99,21 +99,23 @@ def job_event_row(event: StageEvent) -> Body:
     }
 
 
-def checkpoint_row(stage: Stage, base_name: str) -> Body:
-    """What a finished job has learned, by the name that it is served under."""
-    metrics = stage.metrics
-    step = int(metrics.get("steps", 0))
+def checkpoint_row(stage: Stage, job_stage: str, base_name: str) -> Body:
+    """What the job of ``job_stage`` had learned, by the name that it is served under: at its end,
+    or where ``stage`` is a fork of it, at the end of an epoch before."""
+    is_end = stage.id == job_stage
+    measured = stage.metrics if is_end else stage.record
+    step = int(measured.get("steps" if is_end else "step", 0))
     losses = {
-        "train_loss": metrics.get("loss"),
-        "valid_loss": metrics.get("validation_loss"),
-        "full_valid_loss": metrics.get("validation_loss"),
+        "train_loss": measured.get("loss"),
+        "valid_loss": measured.get("validation_loss"),
+        "full_valid_loss": measured.get("validation_loss"),
     }
     return {
-        "id": checkpoint_id(stage, step),
+        "id": checkpoint_id(job_stage, step),
         "object": "fine_tuning.job.checkpoint",
         "created_at": int(stage.finished_at or stage.created_at),
         "fine_tuned_model_checkpoint": f"{base_name}:{stage.chain}@{stage.number}",
-        "fine_tuning_job_id": job_id(stage),
+        "fine_tuning_job_id": job_id(job_stage),
         "step_number": step,
         "metrics": {
             "step": step,

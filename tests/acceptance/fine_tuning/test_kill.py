@@ -14,7 +14,7 @@ from tests.acceptance.extending.product import FINAL, Json, follow
 from tests.acceptance.fine_tuning.asking import BASE, BOATS, BREAD, added, upload
 from tests.acceptance.serving.process import free_port, started
 
-EPOCHS = 14
+EPOCHS = 20
 """Of four rows in steps of one row: more steps than lie between two checkpoints."""
 
 
@@ -41,6 +41,12 @@ def ended(http: httpx.Client, sdk: OpenAI, job_id: str) -> Any:
     job = sdk.fine_tuning.jobs.retrieve(job_id)
     assert job.status == "succeeded", job.error
     return job
+
+
+def learned(http: httpx.Client, chain: str) -> list[str]:
+    """The revisions of a job's two epochs before the last."""
+    names = [f"{chain}-1-step-{(EPOCHS - back) * len(BOATS)}" for back in (2, 1)]
+    return [http.get(f"/admin/chains/{name}").json()["head_revision"] for name in names]
 
 
 def test_a_job_goes_on_after_kill_9_and_learns_what_an_undisturbed_one_does(
@@ -83,4 +89,6 @@ def test_a_job_goes_on_after_kill_9_and_learns_what_an_undisturbed_one_does(
             assert after.trained_tokens == whole.trained_tokens
             tables = [sdk.files.content(each.result_files[0]).text for each in (after, whole)]
             assert tables[0] == tables[1]
+            early = [learned(http, name) for name in ("killed", "undisturbed")]
+            assert early[0] == early[1]
         assert server.stop() == 0, server.log

@@ -250,5 +250,6 @@ def test_an_older_pin_can_be_deleted_as_a_model(sdk: OpenAI, product: Product) -
         sdk.models.delete(f"{BASE}:old@1")
     job = sdk.fine_tuning.jobs.retrieve(first.id)
     assert (job.status, job.fine_tuned_model) == ("succeeded", f"{BASE}:old@1")
-    assert list(sdk.fine_tuning.jobs.checkpoints.list(first.id)) == []
+    (left,) = sdk.fine_tuning.jobs.checkpoints.list(first.id)
+    assert left.fine_tuned_model_checkpoint == f"{BASE}:old-1-step-4@1"
     assert product.answer(f"{BASE}:old", "What is dough?")

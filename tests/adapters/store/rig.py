@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,12 +132,12 @@ class Rig:
             origin=Origin.IMPORTED,
         )
 
-    def checkpoint(self, stage: Stage, step: int) -> Path:
+    def checkpoint(self, stage: Stage, step: int, *, kept: Collection[int] = ()) -> Path:
         """A checkpoint of a running stage, the file first."""
         name = f"step-{step}.safetensors"
         file = self.store.checkpoints.directory(stage.id) / name
         file.write_text(str(step))
-        self.store.checkpoints.add(stage.id, stage.fence, step, name)
+        self.store.checkpoints.add(stage.id, stage.fence, step, name, kept=kept)
         return file
 
     def reopen(self, base: str = BASE) -> Store:

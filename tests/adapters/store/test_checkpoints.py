@@ -19,6 +19,15 @@ def test_the_last_two_checkpoints_are_kept(rig: Rig) -> None:
     assert [file.exists() for file in files] == [False, True, True]
 
 
+def test_what_is_to_be_kept_is_kept_beside_the_last_two(rig: Rig) -> None:
+    """Until the stage ends; the newest is still the one to go on from."""
+    rig.add()
+    stage = rig.claim()
+    files = [rig.checkpoint(stage, step, kept=(2,)) for step in (2, 4, 6, 8)]
+    assert [file.exists() for file in files] == [True, False, True, True]
+    assert [step for step, _ in rig.store.checkpoints.newest_first(stage.id)] == [8, 6, 2]
+
+
 def test_a_step_that_is_kept_again_counts_once(rig: Rig) -> None:
     """A stage that is paused right after a checkpoint writes it a second time."""
     rig.add()
