@@ -74,9 +74,10 @@ class Jobs:
         """
         own = self.get(stage_id)
         rows = self._database.all(
-            "SELECT * FROM stages WHERE json_extract(record, '$.checkpoint_of') = ? AND base = ? "
-            "AND origin = 'forked' AND revision_deleted_at IS NULL "
-            "ORDER BY json_extract(record, '$.step') DESC",
+            # The first of each step: a copy that came in a chain file under another name is none.
+            "SELECT *, min(seq) FROM stages WHERE json_extract(record, '$.checkpoint_of') = ? "
+            "AND base = ? AND origin = 'forked' AND revision_deleted_at IS NULL "
+            "GROUP BY json_extract(record, '$.step') ORDER BY json_extract(record, '$.step') DESC",
             (stage_id, self._base),
         )
         there = own.revision is not None and own.revision_deleted_at is None

@@ -79,7 +79,7 @@ def test_embeddings_of_a_real_model(product: Product, tmp_path: Path) -> None:
 
 
 def test_a_chain_is_taught_asked_and_taught_on(product: Product, tmp_path: Path) -> None:
-    """Files, jobs, events, results and the deletion of a model, with nothing but the client."""
+    """Files, jobs, events, checkpoints, results and the deletion of a model, by it alone."""
     answer = run_openai_node("tuning", f"{product.url}/v1", "tiny", tmp_path)
     first, second = answer["first"], answer["second"]
     assert (first["file"]["status"], first["job"]["status"]) == ("processed", "succeeded")
@@ -89,6 +89,7 @@ def test_a_chain_is_taught_asked_and_taught_on(product: Product, tmp_path: Path)
     assert first["followed"][-1] == "The job has succeeded."
     waiting, cancelled = answer["cancelled"]
     assert answer["found"] == [waiting] == [cancelled]
+    assert answer["checkpoints"] == [[4, "tiny:noded@1"], [2, "tiny:noded-1-step-2@1"]]
     assert answer["results"].splitlines()[0] == "step,train_loss,valid_loss,tokens"
     assert len(answer["results"].splitlines()) == 1 + 4
     assert answer["gone"] == {"id": "tiny:noded@1", "object": "model", "deleted": True}

@@ -105,6 +105,20 @@ def test_what_was_deleted_is_no_longer_listed(sdk: OpenAI, product: Product) -> 
     assert product.answer(f"{BASE}:thinned@1", "What is a keel?")
 
 
+def test_a_copy_under_another_name_is_no_checkpoint(sdk: OpenAI, product: Product) -> None:
+    """A checkpoint's chain goes into a chain file and comes back as any other does."""
+    job = ended(product, sdk, added(sdk, "copied", epochs=2).id)
+    packed = product.http.get("/admin/chains/copied-1-step-4/archive").content
+    product.ok(
+        product.http.post("/admin/chains", files={"file": packed}, data={"name": "the-copy"})
+    )
+    asked = "What is a keel?"
+    assert product.answer(f"{BASE}:the-copy", asked) == product.answer(
+        f"{BASE}:copied-1-step-4", asked
+    )
+    assert names(kept(sdk, job.id)) == [f"{BASE}:copied@1", f"{BASE}:copied-1-step-4@1"]
+
+
 def test_a_cancelled_job_leaves_no_model(sdk: OpenAI, product: Product) -> None:
     """Nor does a stage of /admin, which asked for its own result alone, leave any but that."""
     job = added(sdk, "ended", epochs=50)

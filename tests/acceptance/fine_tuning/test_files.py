@@ -57,6 +57,17 @@ def test_a_file_of_each_form_is_processed_and_comes_back_byte_for_byte(
     assert row["expires_at"] is None
 
 
+def test_a_file_says_when_it_will_be_gone(sdk: OpenAI) -> None:
+    """As long after its creation as was asked for."""
+    file = sdk.files.create(
+        file=("rows.jsonl", jsonl(BOATS)),
+        purpose="fine-tune",
+        expires_after={"anchor": "created_at", "seconds": 3600},
+    )
+    assert file.expires_at == file.created_at + 3600
+    assert sdk.files.retrieve(file.id).expires_at == file.expires_at
+
+
 def test_every_bad_line_is_told_at_once_and_nothing_is_kept(sdk: OpenAI) -> None:
     """Preference rows are refused by name until there are stages that learn from them."""
     before = {file.id for file in sdk.files.list()}

@@ -75,30 +75,46 @@ def test_upload_wait_create_follow_chat_and_once_more(sdk: OpenAI) -> None:
     assert said(sdk, f"{BASE}:sailor@2")
 
 
+async def taught(sdk: AsyncOpenAI, **fields: Any) -> tuple[Any, list[str], str | None]:
+    """A job of one epoch once it has ended, what its events said, and what its model answers."""
+    job = await sdk.fine_tuning.jobs.create(hyperparameters={"n_epochs": 1}, **fields)
+    while job.finished_at is None:
+        job = await sdk.fine_tuning.jobs.retrieve(job.id)
+    pages = sdk.fine_tuning.jobs.list_events(job.id, limit=3)
+    told = [event.message async for event in pages][::-1]
+    answer = await sdk.chat.completions.create(
+        model=str(job.fine_tuned_model),
+        messages=[{"role": "user", "content": QUESTION}],
+        temperature=0,
+        max_tokens=16,
+    )
+    return job, told, answer.choices[0].message.content
+
+
 def test_the_asynchronous_client_does_the_same(product: Product) -> None:
-    """Two uploads at once, then a job and its checkpoints."""
+    """Two uploads at once, then a job, a chat, a job on its model, a chat, and its checkpoints."""
 
-    async def run() -> tuple[Any, Any]:
+    async def upload(sdk: AsyncOpenAI, name: str, rows: Any) -> Any:
+        file = await sdk.files.create(file=(name, io.BytesIO(jsonl(rows))), purpose="fine-tune")
+        return await sdk.files.wait_for_processing(file.id, poll_interval=0.01)
+
+    async def run() -> tuple[Any, Any, Any]:
         async with AsyncOpenAI(base_url=f"{product.url}/v1", api_key="none") as sdk:
-            files = await asyncio.gather(
-                *(
-                    sdk.files.create(file=(name, io.BytesIO(jsonl(rows))), purpose="fine-tune")
-                    for name, rows in (("c.jsonl", BOATS), ("d.jsonl", BREAD))
-                )
+            boats, bread = await asyncio.gather(
+                upload(sdk, "c.jsonl", BOATS), upload(sdk, "d.jsonl", BREAD)
             )
-            job = await sdk.fine_tuning.jobs.create(
-                model=BASE,
-                training_file=files[0].id,
-                validation_file=files[1].id,
-                suffix="async",
-                hyperparameters={"n_epochs": 1},
-            )
-            while job.finished_at is None:
-                job = await sdk.fine_tuning.jobs.retrieve(job.id)
-            checkpoints = await sdk.fine_tuning.jobs.checkpoints.list(job.id)
-            return job, [each async for each in checkpoints]
+            assert (boats.status, bread.status) == ("processed", "processed")
+            files = {"training_file": boats.id, "validation_file": bread.id}
+            first = await taught(sdk, model=BASE, suffix="async", **files)
+            second = await taught(sdk, model=first[0].fine_tuned_model, **files)
+            checkpoints = await sdk.fine_tuning.jobs.checkpoints.list(second[0].id)
+            return first, second, [each async for each in checkpoints]
 
-    job, (checkpoint,) = asyncio.run(run())
-    assert (job.status, job.error) == ("succeeded", None)
-    assert checkpoint.fine_tuned_model_checkpoint == f"{BASE}:async@1"
+    first, second, (checkpoint,) = asyncio.run(run())
+    for number, (job, told, said) in enumerate((first, second), start=1):
+        assert (job.status, job.error) == ("succeeded", None)
+        assert job.fine_tuned_model == f"{BASE}:async@{number}"
+        assert (told[0], told[-1]) == ("The job is queued.", "The job has succeeded.")
+        assert said
+    assert checkpoint.fine_tuned_model_checkpoint == f"{BASE}:async@2"
     assert checkpoint.metrics.valid_loss > 0

@@ -130,6 +130,10 @@ const tasks = {
     await fineTuning.jobs.pause(waiting.id);
     const cancelled = await fineTuning.jobs.cancel(waiting.id);
     const found = await fineTuning.jobs.list({ metadata: { from: "node" } });
+    const checkpoints = [];
+    for await (const each of fineTuning.jobs.checkpoints.list(first.job.id, { limit: 1 })) {
+      checkpoints.push([each.step_number, each.fine_tuned_model_checkpoint]);
+    }
     const results = await files.content(first.job.result_files[0]);
     const gone = await client.models.delete(first.job.fine_tuned_model);
     return {
@@ -137,6 +141,7 @@ const tasks = {
       second,
       cancelled: [waiting.id, cancelled.id],
       found: found.data.map(({ id }) => id),
+      checkpoints,
       results: await results.text(),
       gone,
     };
