@@ -1,15 +1,14 @@
 """LangChain's standard tests of a chat model, on ChatOpenAI. Runs in the owners' environment.
 
 Where the server is, the chain to ask, another model of it and the API to speak stand in the
-environment. What the standard tests do not ask of a model without ``supports_...`` they skip. Run
-as a script it prints the tools of the standard tests as they are sent, for a chain to learn.
+environment. Run as a script it prints the tools of the standard tests as they are sent, for a chain
+to learn.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.utils.function_calling import convert_to_openai_tool
@@ -17,22 +16,13 @@ from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests, chat_models
 
 
-class OneCall(ChatOpenAI):  # type: ignore[misc]
-    """ChatOpenAI that asks for one call: the standard tests count them."""
-
-    def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **options: Any) -> Any:
-        """Bind them, one call at a time."""
-        options.setdefault("parallel_tool_calls", False)
-        return super().bind_tools(tools, tool_choice=tool_choice, **options)
-
-
 class TestChainlora(ChatModelIntegrationTests):  # type: ignore[misc]
     """Every standard test; a text model takes no images, sounds or PDF files."""
 
     @property
-    def chat_model_class(self) -> type[ChatOpenAI]:
-        """What is tested, beside the server."""
-        return OneCall
+    def chat_model_class(self) -> Any:
+        """The client, as it is."""
+        return ChatOpenAI
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
