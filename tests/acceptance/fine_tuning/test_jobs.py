@@ -121,13 +121,11 @@ def test_a_running_job_says_when_it_will_end(sdk: OpenAI, product: Product) -> N
 def test_a_job_that_fails_says_why(sdk: OpenAI, product: Product) -> None:
     """In ``error``, and in its newest event."""
     first = ended(product, sdk, added(sdk, "failing", epochs=1).id)
-    fields: Any = {"training_file": first.training_file, "hyperparameters": {"n_epochs": 15}}
+    busy = added(sdk, "busy", epochs=50)
+    fields: Any = {"training_file": first.training_file, "hyperparameters": {"n_epochs": 1}}
     ahead = sdk.fine_tuning.jobs.create(model=f"{BASE}:failing", **fields)
-    waited(product, sdk, ahead.id, until="running")
-    sdk.fine_tuning.jobs.pause(ahead.id)
-    waited(product, sdk, ahead.id, until="paused")
     late = sdk.fine_tuning.jobs.create(model=str(first.fine_tuned_model), **fields)
-    sdk.fine_tuning.jobs.resume(ahead.id)
+    stopped(sdk, busy.id)
     ended(product, sdk, ahead.id)
     late = waited(product, sdk, late.id)
     assert late.status == "failed"
