@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 from server.core.errors import InvalidRequest, UnsupportedField
+from server.core.repeats import most_written
 
 MOST_DEPTH = 64
 """Levels of objects and lists in the schema's own text."""
@@ -76,9 +77,11 @@ def check_schema(schema: object, field: str) -> None:
         if not isinstance(part, Mapping):
             raise InvalidRequest(f"{path}: a schema must be an object.", param=field)
         _check_keywords(part, path, field)
-        patterns += sum(len(text) for text in _patterns(part))
+        patterns += sum(len(text) for text in patterns_of(part))
         divisor = part.get("multipleOf")
         if isinstance(divisor, int | float) and not isinstance(divisor, bool):
+            if divisor <= 0:
+                raise InvalidRequest(f"{path}: multipleOf must be above 0.", param=field)
             divisors.append(divisor)
     if patterns > MOST_PATTERN:
         raise InvalidRequest(
@@ -87,6 +90,12 @@ def check_schema(schema: object, field: str) -> None:
             param=field,
         )
     _check_divisors(divisors, field)
+
+
+def longest_pattern(schema: object, field: str) -> int:
+    """The most that ``most_written`` says of a pattern in ``schema``, which is checked."""
+    parts = [part for _, part in _parts(schema, field) if isinstance(part, Mapping)]
+    return max((most_written(text) for part in parts for text in patterns_of(part)), default=0)
 
 
 def keep_to_the_calendar(schema: object, field: str) -> None:
@@ -148,7 +157,8 @@ def _check_keywords(part: Mapping[str, object], path: str, field: str) -> None:
         )
 
 
-def _patterns(part: Mapping[str, object]) -> Iterator[str]:
+def patterns_of(part: Mapping[str, object]) -> Iterator[str]:
+    """The regular expressions of one schema, without those of the schemas in it."""
     if isinstance(pattern := part.get("pattern"), str):
         yield pattern
     if isinstance(named := part.get("patternProperties"), Mapping):
@@ -156,7 +166,7 @@ def _patterns(part: Mapping[str, object]) -> Iterator[str]:
 
 
 def _check_divisors(divisors: list[int | float], field: str) -> None:
-    numbers = [Fraction(str(each)) for each in divisors if each > 0]
+    numbers = [Fraction(str(each)) for each in divisors]
     unit = math.lcm(1, *(each.denominator for each in numbers))
     if unit > MOST_DIVISOR or math.lcm(1, *(int(each * unit) for each in numbers)) > MOST_DIVISOR:
         raise InvalidRequest(

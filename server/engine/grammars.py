@@ -17,8 +17,9 @@ from typing import Any
 from llguidance import LLMatcher, LLParserLimits
 
 from server.core.errors import InvalidRequest
-from server.core.json_schema import check_schema, keep_to_the_calendar
+from server.core.json_schema import check_schema, keep_to_the_calendar, longest_pattern
 from server.core.messages import Constraint
+from server.core.repeats import most_written
 
 LAYOUT = {
     "whitespace_flexible": False,
@@ -48,6 +49,12 @@ LIMITS = LLParserLimits(
     verbose_errors=False,
 )
 """A mask that needs more ends its row with an error."""
+
+_MOST_CERTAIN = 50_000
+"""Characters that may be certain to come. llguidance writes down all of them before each token, in
+microseconds and 500 bytes for each: ``a{100000000}`` would end the process."""
+_UNCERTAIN = '\n%llguidance {"no_forcing": true}\n'
+"""What makes it look at one token after the other, behind a grammar that could be longer."""
 
 _STACK_BYTES = 256 << 20
 _STARTING = threading.Lock()
@@ -180,16 +187,24 @@ def _source(constraint: Constraint) -> str:
         case "json_schema":
             schema = json.loads(source)
             check_schema(schema, field)
+            long = longest_pattern(schema, field) > _MOST_CERTAIN
             keep_to_the_calendar(schema, field)
+            if long:
+                return f"start: %json {json.dumps({**schema, 'x-guidance': LAYOUT})}{_UNCERTAIN}"
             return _json(json.dumps(schema))
         case "regex":
             _check_length(len(source), MOST_REGEX, field, "a regular expression")
-            return str(LLMatcher.grammar_from_regex(source))
+            grammar = str(LLMatcher.grammar_from_regex(source))
+            if most_written(source) > _MOST_CERTAIN:
+                return str(json.loads(grammar)["grammars"][0]["lark_grammar"]) + _UNCERTAIN
+            return grammar
         case "choice":
             options = (json.dumps(option) for option in json.loads(source))
             return "start: " + " | ".join(options)
         case "lark":
-            return _lark(source, field)
+            # The last word counts, so that the grammar itself cannot take it back.
+            long = most_written(source) > _MOST_CERTAIN
+            return _lark(source, field) + (_UNCERTAIN if long else "")
 
 
 def _json(schema: str) -> str:
@@ -239,6 +254,8 @@ def _check_length(length: int, most: int, field: str, what: str) -> None:
 def _refusal(field: str, reason: str) -> InvalidRequest:
     """llguidance's words on one line, without its state."""
     words = " ".join(reason.partition("<")[0].split()) or "it cannot be followed"
+    if words == "NoExtensionBias":
+        words = "no text satisfies it; does a rule or $ref need itself without end?"
     if len(words) > _LONGEST_REASON:
         words = f"{words[:_LONGEST_REASON]} …"
     return InvalidRequest(f"{field}: {words}", param=field)

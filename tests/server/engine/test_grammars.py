@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,6 +32,12 @@ def is_whole(matcher: Matcher) -> bool:
     return matcher.is_whole
 
 
+def bitmask(matcher: Matcher) -> list[int]:
+    """The tokens that may follow."""
+    mask = matcher.native.compute_bitmask()
+    return [token for token in range(END + 1) if mask[token // 8] >> token % 8 & 1]
+
+
 def wander(matcher: Matcher, seed: int) -> bytes | None:
     """A text of bytes drawn at random from what may follow; None where it does not come to an end.
 
@@ -38,9 +45,8 @@ def wander(matcher: Matcher, seed: int) -> bytes | None:
     """
     draw, text = random.Random(seed), bytearray()
     for _ in range(MOST_STEPS):
-        mask = matcher.native.compute_bitmask()
+        allowed = bitmask(matcher)
         assert matcher.failure() is None
-        allowed = [token for token in range(END + 1) if mask[token // 8] >> token % 8 & 1]
         closing = [token for token in allowed if token in _CLOSING]
         token = draw.choice(closing if closing and draw.random() < 0.5 else allowed)
         matcher.take(token)
@@ -227,3 +233,57 @@ def test_a_model_that_cannot_end_a_text_is_refused_by_the_field() -> None:
     with pytest.raises(InvalidRequest, match="none of its end tokens") as caught:
         grammars.grammar(json_object())
     assert caught.value.param == "response_format"
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        Constraint("regex", "a{100000000}"),
+        Constraint("regex", "b?(((((a{30}){30}){30}){30}){30})"),
+        Constraint("lark", 'start: A\nA: B{500}\nB: C{500}\nC: "a"{500}'),
+        Constraint("lark", 'start: /a{100000000}/\n%llguidance {"no_forcing": false}'),
+        Constraint("lark", 'start: %json {"type": "string", "pattern": "^a{100000000}$"}'),
+        json_schema({"type": "string", "pattern": "^a{100000000}$"}),
+        json_schema({"type": "object", "patternProperties": {"^a{100000000}$": True}}),
+    ],
+)
+def test_a_long_text_that_is_certain_is_not_written_down_before_it_is_drawn(
+    constraint: Constraint,
+) -> None:
+    """It took gigabytes and minutes, and in the end the process."""
+    matcher = FAKE.grammar(constraint).matcher()
+    started = time.process_time()
+    for _ in range(20):
+        assert matcher.forced() == []
+        allowed = bitmask(matcher)
+        matcher.take(next(token for token in b'a{"' if token in allowed))
+        assert matcher.failure() is None
+    assert time.process_time() - started < 2
+
+
+def test_a_short_text_that_is_certain_still_is() -> None:
+    """A number of a telephone has three parts, and what lies between is known."""
+    matcher = FAKE.grammar(Constraint("regex", "[0-9]{3}-[0-9]{4}")).matcher()
+    for digit in b"555":
+        matcher.take(digit)
+    assert matcher.forced() == [ord("-")]
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        Constraint("lark", "start: start start", "guided_grammar"),
+        json_schema({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}),
+    ],
+)
+def test_a_rule_that_needs_itself_is_refused_in_words(constraint: Constraint) -> None:
+    """llguidance says no more than a name of its own."""
+    with pytest.raises(InvalidRequest, match="no text satisfies it"):
+        FAKE.grammar(constraint)
+
+
+def test_a_divisor_must_be_above_0() -> None:
+    """By its path; the compiler would not say where."""
+    schema = {"type": "array", "items": {"type": "integer", "multipleOf": 0}}
+    with pytest.raises(InvalidRequest, match=r"items.*multipleOf must be above 0"):
+        FAKE.grammar(json_schema(schema))
