@@ -54,7 +54,8 @@ _MOST_CERTAIN = 50_000
 """Characters that may be certain to come. llguidance writes down all of them before each token, in
 microseconds and 500 bytes for each: ``a{100000000}`` would end the process."""
 _UNCERTAIN = '\n%llguidance {"no_forcing": true}\n'
-"""What makes it look at one token after the other, behind a grammar that could be longer."""
+"""What makes it look at one token after the other, behind a grammar that could be longer: the last
+word counts, so that the grammar itself cannot take it back."""
 
 _STACK_BYTES = 256 << 20
 _STARTING = threading.Lock()
@@ -202,9 +203,7 @@ def _source(constraint: Constraint) -> str:
             options = (json.dumps(option) for option in json.loads(source))
             return "start: " + " | ".join(options)
         case "lark":
-            # The last word counts, so that the grammar itself cannot take it back.
-            long = most_written(source) > _MOST_CERTAIN
-            return _lark(source, field) + (_UNCERTAIN if long else "")
+            return _lark(source, field)
 
 
 def _json(schema: str) -> str:
@@ -215,20 +214,23 @@ def _json(schema: str) -> str:
 def _lark(source: str, field: str) -> str:
     """A grammar whose JSON schemas are checked, and laid out, as any other."""
     first, *rest = source.split("%json")
-    parts, rules = [first], len(first)
+    parts, rules, longest = [first], [first], 0
     for before, text in zip(source.split("%json"), rest, strict=False):
         schema, length = _leading_json(text, field)
         if schema is None or before.rpartition("\n")[2].count('"') % 2:
             # llguidance says what is wrong with it, or it stands in a string.
             parts.append(f"%json{text}")
-            rules += len(text)
+            rules.append(text)
             continue
         layout = schema.pop("x-guidance", LAYOUT)
         check_schema(schema, field)
+        longest = max(longest, longest_pattern(schema, field))
         keep_to_the_calendar(schema, field)
         parts.append(f"%json {json.dumps({**schema, 'x-guidance': layout})}{text[length:]}")
-        rules += len(text) - length
-    _check_length(rules, MOST_RULES, field, "a grammar's rules")
+        rules.append(text[length:])
+    _check_length(sum(map(len, rules)), MOST_RULES, field, "a grammar's rules")
+    if max(longest, most_written("".join(rules))) > _MOST_CERTAIN:
+        parts.append(_UNCERTAIN)
     return "".join(parts)
 
 
