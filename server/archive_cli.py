@@ -86,8 +86,8 @@ def open_file(arguments: list[str], screen: Screen) -> int:
         if stage["revision"] is not None and stage["revision_deleted_at"] is None
     }
     screen.line(
-        f"{shown(chain['model'])} is stage {chain['head']}: {len(stages)} stages, "
-        f"{len(there)} revisions"
+        f"{shown(chain['model'])} is stage {chain['head']}; stages: {len(stages)}, "
+        f"revisions: {len(there)}"
     )
     return 0
 

@@ -259,7 +259,7 @@ def test_the_command_line_packs_and_opens(
     with zipfile.ZipFile(out) as archive_:
         assert archive_.testzip() is None
     said = run(elsewhere.url, "open", str(out), "--as", "shell")
-    assert said == "tiny:shell is stage 4: 4 stages, 2 revisions\n"
+    assert said == "tiny:shell is stage 4; stages: 4, revisions: 2\n"
     assert "a chain 'shell' already" in run(elsewhere.url, "open", str(out), "--as=shell", code=1)
     document = json.loads(run(elsewhere.url, "open", str(out), "--as", "shell2", "--json"))
     assert document["head_revision"] == packed["head_revision"]
