@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -15,6 +16,8 @@ import pytest
 
 from tests.acceptance.fine_tuning.asking import BASE, BOATS, jsonl
 from tests.acceptance.serving.process import started
+
+log = logging.getLogger(__name__)
 
 pytestmark = pytest.mark.slow
 
@@ -61,9 +64,12 @@ def upload(url: str, block: bytes, sent: Event) -> httpx.Response:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 @pytest.mark.parametrize("lines", ["rows", "one line"])
 def test_an_upload_of_512_mb_is_not_held_in_memory_and_chats_are_answered_beside_it(
-    lines: str, tmp_path: Path, tiny_model: Path, record_property: Callable[[str, object], None]
+    lines: str, tmp_path: Path, tiny_model: Path
 ) -> None:
-    """Rows end as ``processed``; a line without an end is told by its number."""
+    """Rows end as ``processed``; a line without an end is told by its number.
+
+    ``--log-cli-level=INFO`` shows the figures.
+    """
     rows = jsonl(BOATS)
     block = rows * (MIB // len(rows)) if lines == "rows" else b"x" * MIB
     options = ["--port", "0", "--no-supervise"]
@@ -84,12 +90,8 @@ def test_an_upload_of_512_mb_is_not_held_in_memory_and_chats_are_answered_beside
             told = answer.result()
         growth = peak(server.pid) - before
         assert server.stop() == 0, server.log
-    for name, value in (
-        ("growth", growth),
-        ("answered", len(answered)),
-        ("slowest_s", max(answered, default=0)),
-    ):
-        record_property(name, value)
+    slowest = max(answered, default=0.0)
+    log.info("%.1f MiB more; %d chats, the slowest %.2f s", growth / MIB, len(answered), slowest)
     assert growth < MOST_GROWTH
     if lines == "rows":
         assert told.status_code == 200, told.text
