@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 
 _COUNTS = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}|~\s*(\d+)(?:\s*\.\.\s*(\d+))?")
 """Of a regular expression, ``{3}`` and ``{1,3}``; of Lark's rules also ``~3`` and ``~1..3``."""
+
+_NAMES = re.compile(r"\b_*[A-Z]\w*")
+"""Of Lark's terminals, which are written out where others name them."""
+_RULE = re.compile(r"^\s*_*[a-z]\w*\s*:.*$", re.MULTILINE)
+"""The first line of a rule, which names terminals and writes out none."""
+
+
+def most_written_rules(grammar: str) -> int:
+    """The same of a grammar of Lark's with the terminals written out, however they are nested.
+
+    One that others name n times multiplies by n, as a count does.
+    """
+    named = Counter(_NAMES.findall(_RULE.sub("", grammar)))
+    return most_written(grammar) * math.prod(max(uses - 1, 1) for uses in named.values())
 
 
 def most_written(pattern: str) -> int:

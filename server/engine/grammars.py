@@ -19,7 +19,7 @@ from llguidance import LLMatcher, LLParserLimits
 from server.core.errors import InvalidRequest
 from server.core.json_schema import check_schema, keep_to_the_calendar, longest_pattern
 from server.core.messages import Constraint
-from server.core.repeats import most_written
+from server.core.repeats import most_written, most_written_rules
 
 LAYOUT = {
     "whitespace_flexible": False,
@@ -229,7 +229,7 @@ def _lark(source: str, field: str) -> str:
         parts.append(f"%json {json.dumps({**schema, 'x-guidance': layout})}{text[length:]}")
         rules.append(text[length:])
     _check_length(sum(map(len, rules)), MOST_RULES, field, "a grammar's rules")
-    if max(longest, most_written("".join(rules))) > _MOST_CERTAIN:
+    if max(longest, most_written_rules("".join(rules))) > _MOST_CERTAIN:
         parts.append(_UNCERTAIN)
     return "".join(parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.core.repeats import most_written
+from server.core.repeats import most_written, most_written_rules
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,9 @@ def test_every_count_multiplies(pattern: str, most: int) -> None:
 def test_no_count_is_too_long_to_read() -> None:
     """Python refuses integers of thousands of digits, which a pattern may hold."""
     assert most_written(f"a{{{'9' * 6000}}}") > 10**20
+
+
+def test_terminals_multiply_by_how_often_they_are_named() -> None:
+    """By one another: the definition is no use, and rules write out nothing."""
+    grammar = 'start: A " " A\nA: B B B\n | B C\nB: C C\nC: "c"\nother[lazy]: A A'
+    assert most_written_rules(grammar) == len(grammar) * 2 * 4 * 3

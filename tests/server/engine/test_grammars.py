@@ -243,6 +243,10 @@ def test_a_model_that_cannot_end_a_text_is_refused_by_the_field() -> None:
         Constraint("lark", 'start: A\nA: B{500}\nB: C{500}\nC: "a"{500}'),
         Constraint("lark", 'start: /a{100000000}/\n%llguidance {"no_forcing": false}'),
         Constraint("lark", 'start: %json {"type": "string", "pattern": "^a{100000000}$"}'),
+        Constraint(
+            "lark",
+            "start: A0\n" + "".join(f"A{n}: A{n + 1} A{n + 1}\n" for n in range(22)) + 'A22: "a"',
+        ),
         json_schema({"type": "string", "pattern": "^a{100000000}$"}),
         json_schema({"type": "object", "patternProperties": {"^a{100000000}$": True}}),
     ],
