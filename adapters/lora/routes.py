@@ -52,7 +52,7 @@ class UniformRoute:
         if update is None:
             return y
         low = self._shared.of(update.input, x, lambda: x @ self._adapter.inputs[update.input])
-        return y + low[..., update.start : update.stop] @ update.b
+        return mx.addmm(y, low[..., update.start : update.stop], update.b)
 
 
 class Mixture:
